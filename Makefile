@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+# One Makefile: `make help` lists the targets. V=dev|asan|tsan|fuzz chooses a variant; each is built beside the others
+# under build/. WERROR= lets a compiler that we do not know warn without stopping.
+
+V       ?= dev
+B       := build/$(V)
+CC_dev  := gcc
+CC_asan := gcc
+CC_tsan := gcc
+CC_fuzz := clang-14
+CC      := $(CC_$(V))
+WERROR  ?= -Werror
+DESTDIR ?=
+PREFIX  ?= /usr/local
+T       ?= 60
+
+WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wundef $(WERROR)
+OPT_dev := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+OPT_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+CFLAGS  += -std=gnu17 -D_GNU_SOURCE -fPIE -pthread -I. $(WARN) $(OPT_$(V))
+LDFLAGS += -pthread -pie -Wl,-z,relro,-z,now
+LIBS    := -ljansson -lssl -lcrypto -lxxhash -lseccomp -lcap-ng
+
+# A folder is a static library; what it may include (scripts/check-layers) is also all that it may link.
+FOLDERS := base hv migrate
+LINK_base := base
+LINK_hv := hv base
+LINK_migrate := migrate hv base
+
+NAMES    := godwit-migrate godwit-vm
+PROGRAMS := $(NAMES:%=$(B)/%)
+SOURCES  := $(wildcard $(FOLDERS:%=%/*.c) tests/*/*.c tests/unit/*/*.c bench/*.c)
+HEADERS  := $(wildcard $(FOLDERS:%=%/*.h) tests/*/*.h tests/unit/*/*.h bench/*.h)
+UNIT     := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/*/*-test.c))
+FUZZERS  := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*-fuzz.c))
+TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
+MAN      := $(patsubst man/%.scd,build/man/%,$(wildcard man/*.scd))
+objs     = $(patsubst %.c,$(B)/%.o,$(filter-out $(1)/main.c,$(wildcard $(1)/*.c)))
+helpers  = $(patsubst %.c,$(B)/%.o,$(filter-out %-test.c,$(wildcard tests/unit/$(1)/*.c)))
+libs     = $(foreach f,$(1),$(B)/lib$(f).a)
+link     = @mkdir -p $(@D); echo "  LINK  $@"; $(CC) $(LDFLAGS) $(OPT_$(V)) -o $@ $^ $(LIBS)
+
+## all          the programs (the default)
+all: $(PROGRAMS)
+$(B)/godwit-migrate: $(B)/migrate/main.o $(call libs,$(LINK_migrate))
+	$(link)
+$(B)/godwit-vm: $(B)/hv/main.o $(call libs,$(LINK_hv))
+	$(link)
+
+define folder_rule
+$(B)/lib$(1).a: $(call objs,$(1))
+	@rm -f $$@; echo "  AR    $$@"; ar rcs $$@ $$^
+$(B)/unit/$(1)/%: $(B)/tests/unit/$(1)/%.o $(sort $(call helpers,base) $(call helpers,$(1))) $(call libs,$(LINK_$(1)))
+	$$(link) -lcmocka
+endef
+$(foreach f,$(FOLDERS),$(eval $(call folder_rule,$(f))))
+
+$(B)/fuzz/%: $(B)/tests/fuzz/%.o $(call libs,$(LINK_migrate))
+	$(link) -fsanitize=fuzzer
+$(B)/tools/%: $(B)/tests/tools/%.o $(call helpers,base) $(call libs,base)
+	$(link)
+$(B)/%.o: %.c
+	@mkdir -p $(@D); echo "  CC    $@"; $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+build/man/%: man/%.scd
+	@mkdir -p $(@D); scdoc < $< > $@.part && mv $@.part $@
+
+## deps         install the Debian packages that are missing (root, or sudo)
+deps:
+	@scripts/deps
+## demo         watch a running guest move between two hosts (installs what it needs)
+demo:
+	@scripts/deps build run
+	@$(MAKE) --no-print-directory -j2 all
+	@scripts/demo
+## check        every test that takes minutes (installs what it needs); check-long: the others too
+check check-long: deps
+	@scripts/check $(if $(filter check-long,$@),--long)
+## unit         the unit tests alone; with V=asan or V=tsan in that variant
+unit: $(UNIT)
+	@for t in $(UNIT); do $$t || exit 1; done
+## fuzz         every fuzzer for T seconds (default 60)
+fuzz:
+	@scripts/check --only fuzz --fuzz-seconds $(T)
+## bench        measure against plain QEMU on this machine, minutes to hours (ARGS=--help)
+bench: all guest $(B)/bench-observe
+	@bench/run --godwit $(B)/godwit-migrate --observer $(B)/bench-observe $(ARGS)
+$(B)/bench-observe: $(B)/bench/observe.o
+	$(link)
+## guest        the test guest: build/guest/vmlinuz and initramfs.cpio.gz
+guest:
+	@tests/guest/build
+## man          the manual pages, under build/man
+man: $(MAN)
+## install      programs and manual pages to DESTDIR and PREFIX (default /usr/local)
+install: all man
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(filter %.1,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man1
+## clean        remove build/
+clean:
+	rm -rf build
+## help         this list
+help:
+	@sed -n 's/^## /  /p' Makefile
+
+# What scripts/check builds.
+programs-of-tests: $(UNIT) $(TOOLS)
+fuzzers: $(FUZZERS)
+tidy: $(SOURCES:%=build/tidy/%.ok)
+build/tidy/%.ok: % $(HEADERS) .clang-tidy
+	@mkdir -p $(@D); clang-tidy --quiet --warnings-as-errors='*' $< -- -std=gnu17 -D_GNU_SOURCE -I. && touch $@
+
+.PHONY: all deps demo check check-long unit fuzz bench guest man install clean help programs-of-tests fuzzers tidy
+.SECONDARY:
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
