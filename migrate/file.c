@@ -446,6 +446,13 @@ static int restore_begin(struct filing *f, struct err *e)
 	return 0;
 }
 
+/* Why the data path ended: the file, or (a failed system call) the disk under it or the QEMU behind it. */
+static int restore_explain(struct filing *f, struct err *e)
+{
+	dest_get_error(f->dest, e);
+	return err_wrap(e, "%s%s", f->opt->file, e->code == ERR_SYSTEM ? "" : " is damaged or not whole");
+}
+
 static int restore_wait(struct filing *f, bool *done, struct err *e)
 {
 	struct engine_wait w = {.qmp = f->qmp, .wake_fd = f->wake_fd, .signal_fd = f->signal_fd, .listen_fd = -1};
@@ -454,16 +461,17 @@ static int restore_wait(struct filing *f, bool *done, struct err *e)
 	while (!*done) {
 		unsigned ready = engine_wait(&w, TICK_MS);
 
-		if (ready & ENGINE_QMP && events_take(f, 0, e) < 0)
+		bool qemu_gone = ready & ENGINE_QMP && events_take(f, 0, e) < 0;
+
+		/* A QEMU whose stream we have ended exits: why we did is the reason. */
+		dest_get_state(f->dest, &st);
+		if (st.failed)
+			return restore_explain(f, e);
+		if (qemu_gone)
 			return err_wrap(e, "the QEMU that takes the guest");
 		if (ready & ENGINE_SIGNAL)
 			return err_set(e, ERR_CANCELLED, "cancelled");
-		dest_get_state(f->dest, &st);
 		progress_show(f, st.wire_bytes);
-		if (st.failed) {
-			dest_get_error(f->dest, e);
-			return err_wrap(e, "%s is damaged or not whole", f->opt->file);
-		}
 		if (f->failed_event)
 			return err_set(e, ERR_QMP, "QEMU could not load the guest: its log says why");
 		*done = done == &f->completed ? f->completed : st.file_end;
