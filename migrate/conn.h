@@ -43,9 +43,9 @@ int conn_accept(struct conn *c, int fd, const struct conn_secret *secret, int64_
  * pause. Sender: at most CONN_UNSENT_MAX wait behind what the network has in flight (TCP_NOTSENT_LOWAT). Receiver: on a
  * short path the receive buffer stays at CONN_RECEIVE_MAX, so that a destination slower than its wire is felt at the
  * source; a long path keeps the kernel's tuning. */
-#define CONN_UNSENT_MAX (256U << 10)
-#define CONN_RECEIVE_MAX (1U << 20)
-#define CONN_SHORT_PATH_US 2000U
+#define CONN_UNSENT_MAX (128U << 10)
+#define CONN_RECEIVE_MAX (512U << 10)
+#define CONN_SHORT_PATH_US 500U
 void conn_bound_buffers(struct conn *c);
 /* Sender: change the bound while the connection is in use, from any thread. */
 void conn_bound_unsent(const struct conn *c, uint64_t bytes);

@@ -263,7 +263,7 @@ static int save_begin(struct filing *f, struct err *e)
 	handover_src_move(f->handover, SRC_STOPPED);
 	if (f->was_running && qmp_call(f->qmp, "stop", NULL, clock_now_ns() + QEMU_PATIENCE, NULL, e) < 0)
 		return -1;
-	f->qemu_fd = qemu_start_src(f->qmp, e);
+	f->qemu_fd = qemu_start_src(f->qmp, QEMU_SOCKET_MAX, e);
 	if (f->qemu_fd < 0)
 		return -1;
 	so.qemu_fd = f->qemu_fd;

@@ -177,6 +177,7 @@ struct prefault {
 	struct mapping *m;
 	struct extent *ext;
 	size_t n;
+	int advice; /* MADV_POPULATE_... */
 	pthread_t threads[16];
 	unsigned n_threads;
 	atomic_size_t next_step; /* steps are numbered through all extents */
@@ -218,7 +219,7 @@ static void *prefault_run(void *arg)
 	size_t len;
 
 	while (!p->errnum && !p->stop && prefault_step(p, p->next_step++, &at, &len)) {
-		if (madvise(at, len, MADV_POPULATE_WRITE) < 0 && errno != EINVAL)
+		if (madvise(at, len, p->advice) < 0 && errno != EINVAL)
 			p->errnum = errno;
 		p->done_bytes += len;
 	}
@@ -226,18 +227,46 @@ static void *prefault_run(void *arg)
 	return NULL;
 }
 
-void mapping_prefault_start(struct mapping *m, const struct extent *ext, size_t n, unsigned threads)
+/* Takes @ext. */
+static void populate_start(struct mapping *m, struct extent *ext, size_t n, int advice, unsigned threads)
 {
 	struct prefault *p = xcalloc(1, sizeof(*p));
 
 	p->m = m;
 	p->n = n;
-	p->ext = xcalloc(n, sizeof(*ext));
-	memcpy(p->ext, ext, n * sizeof(*ext));
+	p->ext = ext;
+	p->advice = advice;
 	m->prefault = p;
 	while (p->n_threads < threads && p->n_threads < ARRAY_SIZE(p->threads) &&
 	       pthread_create(&p->threads[p->n_threads], NULL, prefault_run, p) == 0)
 		p->n_threads++;
+}
+
+void mapping_prefault_start(struct mapping *m, const struct extent *ext, size_t n, unsigned threads)
+{
+	struct extent *copy = xcalloc(n, sizeof(*copy));
+
+	memcpy(copy, ext, n * sizeof(*copy));
+	populate_start(m, copy, n, MADV_POPULATE_WRITE, threads);
+}
+
+void mapping_fill_holes_start(struct mapping *m, unsigned threads)
+{
+	struct extent *data = xcalloc(MAPPING_EXTENTS_MAX, sizeof(*data));
+	struct extent *holes = xcalloc(MAPPING_EXTENTS_MAX + 1, sizeof(*holes));
+	size_t n_data = mapping_extents(m, data, MAPPING_EXTENTS_MAX), n = 0;
+	uint64_t at = 0, end = m->size / STREAM_PAGE_SIZE;
+
+	for (size_t i = 0; i <= n_data; i++) {
+		uint64_t next = i < n_data ? data[i].page : end;
+
+		if (next > at)
+			holes[n++] = (struct extent){at, next - at};
+		if (i < n_data)
+			at = data[i].page + data[i].count;
+	}
+	free(data);
+	populate_start(m, holes, n, MADV_POPULATE_READ, threads);
 }
 
 bool mapping_prefault_done(const struct mapping *m)

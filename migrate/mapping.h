@@ -58,6 +58,11 @@ size_t mapping_extents(const struct mapping *m, struct extent *ret, size_t max);
  * steps, in order. @ext is copied. One per mapping; mappings_done() ends it. */
 void mapping_prefault_start(struct mapping *m, const struct extent *ext, size_t n, unsigned threads);
 
+/* The same for reading (MADV_POPULATE_READ) and for what has no memory behind it. A source's QEMU looks at every page,
+ * and a look into a hole of shared memory costs it a fault and a fresh page each: its first pass is much shorter when
+ * they are there. What cannot be populated is left to QEMU. */
+void mapping_fill_holes_start(struct mapping *m, unsigned threads);
+
 /* How far it is, in bytes. 0; -1 with @e when this host has not the memory. */
 int mapping_prefault_progress(const struct mapping *m, uint64_t *ret_done, uint64_t *ret_total, struct err *e);
 

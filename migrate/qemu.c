@@ -116,14 +116,15 @@ int qemu_set_downtime_limit(struct qmp *q, unsigned ms, struct err *e)
 }
 
 /* A socketpair whose other end QEMU knows as @name. */
-static int give_socket(struct qmp *q, const char *name, struct err *e)
+static int give_socket(struct qmp *q, const char *name, int size, struct err *e)
 {
-	int pair[2], size = 2 << 20;
+	int pair[2];
 	int r;
+
+	size /= 2; /* the kernel doubles it, for what it needs itself */
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_sys(e, "socketpair");
-	/* As much as the system allows: fewer, longer turns on both sides. */
 	setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	r = qmp_send_fd(q, name, pair[1], soon(), e);
@@ -135,9 +136,9 @@ static int give_socket(struct qmp *q, const char *name, struct err *e)
 	return pair[0];
 }
 
-static int start(struct qmp *q, const char *command, const char *uri, struct err *e)
+static int start(struct qmp *q, const char *command, const char *uri, int size, struct err *e)
 {
-	int fd = give_socket(q, strchr(uri, ':') + 1, e);
+	int fd = give_socket(q, strchr(uri, ':') + 1, size, e);
 
 	if (fd >= 0 && qmp_callf(q, soon(), NULL, e, command, "{s:s}", "uri", uri) < 0) {
 		close(fd);
@@ -146,14 +147,18 @@ static int start(struct qmp *q, const char *command, const char *uri, struct err
 	return fd;
 }
 
-int qemu_start_src(struct qmp *q, struct err *e)
+int qemu_start_src(struct qmp *q, uint64_t bytes, struct err *e)
 {
-	return start(q, "migrate", "fd:godwit-out", e);
+	if (bytes < QEMU_SOCKET_MIN)
+		bytes = QEMU_SOCKET_MIN;
+	if (bytes > QEMU_SOCKET_MAX)
+		bytes = QEMU_SOCKET_MAX;
+	return start(q, "migrate", "fd:godwit-out", (int)bytes, e);
 }
 
 int qemu_start_dst(struct qmp *q, struct err *e)
 {
-	return start(q, "migrate-incoming", "fd:godwit-in", e);
+	return start(q, "migrate-incoming", "fd:godwit-in", QEMU_SOCKET_MAX, e);
 }
 
 int qemu_let_complete(int fd, struct err *e)

@@ -31,8 +31,12 @@ void qemu_settings_done(struct qemu_settings *s);
 
 int qemu_set_downtime_limit(struct qmp *q, unsigned ms, struct err *e);
 
-/* Give QEMU one end of a socketpair and begin: the other end is returned (caller closes), or -1. */
-int qemu_start_src(struct qmp *q, struct err *e);
+/* Give QEMU one end of a socketpair and begin: the other end is returned (caller closes), or -1. What QEMU has written
+ * and we have not read is sent in the pause when QEMU stops the guest: @bytes bounds it, between QEMU_SOCKET_MIN and
+ * QEMU_SOCKET_MAX (more brings no speed). */
+#define QEMU_SOCKET_MIN (64U << 10)
+#define QEMU_SOCKET_MAX (208U << 10)
+int qemu_start_src(struct qmp *q, uint64_t bytes, struct err *e);
 int qemu_start_dst(struct qmp *q, struct err *e);
 
 /* Answer the return path of a source QEMU with SHUT(0), on the end that qemu_start_src() returned: everything arrived,

@@ -261,6 +261,15 @@ static int prefault_wait(struct receive *r, double wire_rate, struct err *e)
 	}
 }
 
+static int say_ready(struct receive *r, double wire_rate, struct err *e)
+{
+	json_t *o = json_pack("{s:I}", "wire_rate", (json_int_t)wire_rate);
+	int result = conn_send_json(&r->control, WIRE_READY, 0, o, clock_now_ns() + TELL_PATIENCE, e);
+
+	json_decref(o);
+	return result;
+}
+
 static int prepare(struct receive *r, struct err *e)
 {
 	json_t *info = NULL, *guest = NULL;
@@ -278,9 +287,7 @@ static int prepare(struct receive *r, struct err *e)
 	}
 	json_decref(info);
 	json_decref(guest);
-	if (result == 0)
-		result = conn_send(&r->control, WIRE_READY, 0, NULL, 0, clock_now_ns() + TELL_PATIENCE, e);
-	return result;
+	return result < 0 ? -1 : say_ready(r, wire_rate, e);
 }
 
 /* ---- copy and hand-over ---- */

@@ -39,6 +39,8 @@
 #define SWITCH_PATIENCE (10 * NS_PER_S) /* from the guest's stop to LOADED; beyond, the guest resumes here */
 #define TICK_MS 20
 #define PROBE_ROUNDS 32
+#define WINDOW_PART 4000            /* near the end the window is what the wire carries in this part of a second */
+#define HOLE_THREADS 1              /* beside a guest that runs */
 #define FIXED_PAUSE (4 * NS_PER_MS) /* stop, device state, load, resume (docs/performance.md) */
 
 struct send {
@@ -175,9 +177,13 @@ static int prepare_destination(struct send *s, const json_t *guest, struct err *
 {
 	json_t *info = json_pack("{s:O, s:o, s:b}", "guest", guest, "extents", extents_json(s), "running",
 				 s->handover->was_running ? 1 : 0);
+	json_t *ready = NULL;
+	json_int_t rate;
 	int r;
 
 	s->filled_bytes = extents_bytes(s);
+	for (size_t i = 0; i < s->mappings.n; i++)
+		mapping_fill_holes_start(&s->mappings.list[i], HOLE_THREADS);
 	dirty_rate_ask(s);
 	r = conn_send_json(&s->control, WIRE_INFO, 0, info, clock_now_ns() + CONNECT_PATIENCE, e);
 
@@ -186,7 +192,12 @@ static int prepare_destination(struct send *s, const json_t *guest, struct err *
 		r = probe_send(s, ENGINE_PROBE_FRAMES - 1, clock_now_ns() + CONNECT_PATIENCE, e);
 	/* Refused in the middle of our bytes: the reason is more useful than the broken pipe. */
 	if (r == 0 || e->code == ERR_SYSTEM)
-		r = conn_expect(&s->control, WIRE_READY, NULL, clock_now_ns() + PREPARE_PATIENCE, e);
+		r = conn_expect(&s->control, WIRE_READY, &ready, clock_now_ns() + PREPARE_PATIENCE, e);
+	/* What the probe has shown counts until the copy itself has a rate. */
+	rate = json_integer_value(json_object_get(ready, "wire_rate"));
+	if (rate > 0)
+		s->wire_rate = (uint64_t)rate;
+	json_decref(ready);
 	return r;
 }
 
@@ -256,7 +267,7 @@ static int begin(struct send *s, struct err *e)
 	    sandbox_enter(&box, e) < 0 || qemu_setup_src(s->qmp, s->opt->auto_converge, &s->settings, e) < 0)
 		return -1;
 	s->start_ns = s->moved_ns = s->rate_ns = clock_now_ns();
-	s->qemu_fd = qemu_start_src(s->qmp, e);
+	s->qemu_fd = qemu_start_src(s->qmp, s->wire_rate / WINDOW_PART, e);
 	if (s->qemu_fd < 0)
 		return -1;
 	so.qemu_fd = s->qemu_fd;
@@ -296,14 +307,14 @@ static void rate_update(struct send *s, const struct source_state *st)
 	}
 }
 
-/* Near the end of a pass QEMU may stop the guest at any moment, so the window is what the wire carries in half a
- * millisecond; while more than fifty milliseconds of the pass are left it may be larger: an eighth of them. */
+/* Near the end of a pass QEMU may stop the guest at any moment, so the window is what the wire carries in a quarter of
+ * a millisecond; while more than fifty milliseconds of the pass are left it may be larger: an eighth of them. */
 static void window_update(struct send *s)
 {
 	uint64_t left = s->progress.remaining;
 
 	if (s->wire_rate)
-		source_set_window(s->source, left > s->wire_rate / 20 ? left / 8 : s->wire_rate / 2000);
+		source_set_window(s->source, left > s->wire_rate / 20 ? left / 8 : s->wire_rate / WINDOW_PART);
 }
 
 /* True once the answer is there, or will never be. */
