@@ -237,6 +237,7 @@ static enum settle_result src_resolve(const struct settle_src *s, int64_t patien
 {
 	int64_t deadline = clock_now_ns() + patience_ns;
 	struct err e = ERR_INIT;
+	enum settle_result r;
 	char state[32];
 
 	for (; clock_now_ns() < deadline; nap(s->h, ASK_AGAIN)) {
@@ -247,8 +248,12 @@ static enum settle_result src_resolve(const struct settle_src *s, int64_t patien
 			snprintf(why, why_size, "the destination says that the guest runs there");
 			return SETTLE_THERE;
 		}
-		if (!strcmp(state, "never"))
-			return src_keep(s, why, why_size);
+		if (!strcmp(state, "never")) {
+			r = src_keep(s, why, why_size);
+			/* It has stayed to be asked again, in case we died before the guest ran here. */
+			resolve_ask(s, false, state, sizeof(state), NULL);
+			return r;
+		}
 	}
 	snprintf(why, why_size, "GO was sent and the destination does not answer: %.300s", e.text);
 	return SETTLE_UNDECIDED;
@@ -376,7 +381,9 @@ static void dst_give_up(const struct settle_dst *s)
 	handover_dst_move(s->h, DST_NEVER);
 }
 
-/* One question of the source. Returns true when it was answered. */
+/* One question of the source. Returns true when there will be no other that matters. "Never" is not the last word until
+ * the source says that it goes on: whoever asked may be killed before the answer has done its work, and then its guard
+ * asks. */
 static bool resolve_answer(const struct settle_dst *s, int fd, char *why, size_t why_size)
 {
 	int64_t deadline = clock_now_ns() + 3 * NS_PER_S;
@@ -385,7 +392,7 @@ static bool resolve_answer(const struct settle_dst *s, int fd, char *why, size_t
 	struct conn c;
 	struct frame f;
 	json_t *o;
-	bool ok;
+	bool go, ok;
 
 	if (conn_accept(&c, fd, s->secret, deadline, &hello, &e) < 0) {
 		log_warning("event=peer-refused why=\"%s\"", e.text);
@@ -397,8 +404,9 @@ static bool resolve_answer(const struct settle_dst *s, int fd, char *why, size_t
 		return false;
 	}
 	json_decref(f.json);
+	go = f.flags & WIRE_FLAG_GO;
 	if (s->h->step == DST_LOADED) {
-		if (f.flags & WIRE_FLAG_GO) {
+		if (go) {
 			handover_dst_move(s->h, DST_GO);
 			dst_run_settled(s, why, why_size);
 		} else {
@@ -410,7 +418,7 @@ static bool resolve_answer(const struct settle_dst *s, int fd, char *why, size_t
 	ok = conn_send_json(&c, WIRE_RESOLVED, 0, o, clock_now_ns() + 3 * NS_PER_S, NULL) == 0;
 	json_decref(o);
 	conn_close(&c);
-	return ok;
+	return ok && (!go || s->h->step == DST_RUNNING);
 }
 
 enum settle_result handover_dst_settle(const struct settle_dst *s, char *why, size_t why_size)

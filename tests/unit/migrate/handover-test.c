@@ -404,6 +404,41 @@ static void a_destination_whose_qemu_died_after_go_says_never_and_the_source_goe
 	monitor_finish(&src, true);
 }
 
+/* "GO stands", asked by an engine that dies with the answer in its hands. */
+static void ask_and_die(struct sides *s, const char *answer)
+{
+	struct wire_hello hello = {.role = WIRE_ROLE_RESOLVE, .channels = 1};
+	int64_t deadline = clock_now_ns() + 5 * NS_PER_S;
+	struct conn c = CONN_INIT;
+	struct err e = ERR_INIT;
+	json_t *o = NULL;
+
+	memcpy(hello.session, s->src.session, sizeof(hello.session));
+	assert_int_equal(conn_connect(&c, &s->src.to, &s->secret, &hello, deadline, &e), 0);
+	assert_int_equal(conn_send(&c, WIRE_RESOLVE, WIRE_FLAG_GO, NULL, 0, deadline, &e), 0);
+	assert_int_equal(conn_expect(&c, WIRE_RESOLVED, &o, deadline, &e), 0);
+	assert_string_equal(json_string_value(json_object_get(o, "state")), answer);
+	json_decref(o);
+	conn_abort(&c);
+}
+
+static void a_destination_that_said_never_says_it_again_until_the_source_goes_on(void **state)
+{
+	struct sides *s = *state;
+	struct monitor src;
+
+	monitor_start(&src, script_cont);
+	s->src.qmp_path = src.path;
+	s->dst.qemu_pidfd = s->dead_pidfd;
+	s->src.h->step = SRC_GO;
+	s->dst.h->step = DST_GO;
+	dst_start(s);
+	ask_and_die(s, "never");
+	src_ends(s, SETTLE_HERE, SRC_KEPT);
+	dst_ends(s, SETTLE_THERE, DST_NEVER);
+	monitor_finish(&src, true);
+}
+
 static void a_destination_that_runs_it_says_so_and_nothing_is_done_twice(void **state)
 {
 	struct sides *s = *state;
@@ -505,6 +540,7 @@ int main(void)
 		T(go_that_was_lost_is_said_again_and_the_destination_runs_the_guest),
 		T(without_go_the_source_goes_on_and_the_destination_ends_its_qemu),
 		T(a_destination_whose_qemu_died_after_go_says_never_and_the_source_goes_on),
+		T(a_destination_that_said_never_says_it_again_until_the_source_goes_on),
 		T(a_destination_that_runs_it_says_so_and_nothing_is_done_twice),
 		T(a_complete_destination_has_the_guest_of_a_dead_source_qemu),
 		T(a_stranger_at_the_port_decides_nothing),
