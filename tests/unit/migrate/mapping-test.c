@@ -160,6 +160,29 @@ static void populating_leaves_what_is_there(void **state)
 	map_done(&m);
 }
 
+static void the_holes_of_a_source_are_filled_and_nothing_is_written(void **state)
+{
+	int64_t deadline = IN_S(20);
+	uint64_t done, total;
+	struct err e = ERR_INIT;
+	struct mapping m;
+
+	(void)state;
+	map_new(&m);
+	touch(&m, 0, 3);
+	touch(&m, 700, 1);
+	mapping_fill_holes_start(&m, 2);
+	while (!mapping_prefault_done(&m) && clock_now_ns() < deadline)
+		usleep(100);
+	assert_int_equal(mapping_prefault_progress(&m, &done, &total, &e), 0);
+	assert_int_equal(done, total);
+	assert_int_equal(total, (PAGES - 4) * PAGE);
+	assert_int_equal(populated(&m), PAGES);
+	assert_int_equal(m.mem[700 * PAGE], 1);
+	assert_int_equal(m.mem[701 * PAGE], 0);
+	map_done(&m);
+}
+
 static void populating_may_be_given_up_at_any_moment(void **state)
 {
 	struct extent all = {0, PAGES};
@@ -309,6 +332,7 @@ int main(void)
 		cmocka_unit_test(too_many_extents_become_fewer_and_cover_all),
 		cmocka_unit_test(populating_fills_the_extents_and_nothing_else),
 		cmocka_unit_test(populating_leaves_what_is_there),
+		cmocka_unit_test(the_holes_of_a_source_are_filled_and_nothing_is_written),
 		cmocka_unit_test(populating_may_be_given_up_at_any_moment),
 		cmocka_unit_test(memory_that_cannot_be_had_is_an_error_with_the_way_out),
 		cmocka_unit_test(the_sealed_memory_of_a_running_qemu_is_found),
