@@ -291,8 +291,10 @@ int mapping_prefault_progress(const struct mapping *m, uint64_t *ret_done, uint6
 	return 0;
 }
 
-static void prefault_end(struct prefault *p)
+void mapping_populate_end(struct mapping *m)
 {
+	struct prefault *p = steal_ptr(m->prefault);
+
 	if (!p)
 		return;
 	p->stop = true;
@@ -305,7 +307,7 @@ static void prefault_end(struct prefault *p)
 void mappings_done(struct mappings *m)
 {
 	for (size_t i = 0; i < m->n; i++) {
-		prefault_end(m->list[i].prefault);
+		mapping_populate_end(&m->list[i]);
 		munmap(m->list[i].mem, m->list[i].size);
 		close(m->list[i].fd);
 	}

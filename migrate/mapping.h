@@ -63,6 +63,9 @@ void mapping_prefault_start(struct mapping *m, const struct extent *ext, size_t 
  * they are there. What cannot be populated is left to QEMU. */
 void mapping_fill_holes_start(struct mapping *m, unsigned threads);
 
+/* End the populating of @m where it is, and its threads. Nothing to do where none was started. */
+void mapping_populate_end(struct mapping *m);
+
 /* How far it is, in bytes. 0; -1 with @e when this host has not the memory. */
 int mapping_prefault_progress(const struct mapping *m, uint64_t *ret_done, uint64_t *ret_total, struct err *e);
 

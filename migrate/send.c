@@ -172,13 +172,25 @@ static void dirty_rate_ask(struct send *s)
 		  "mode", "page-sampling");
 }
 
+/* @ready: its READY, or NULL when it is not. */
+static void destination_answered(struct send *s, const json_t *ready)
+{
+	json_int_t rate = json_integer_value(json_object_get(ready, "wire_rate"));
+
+	/* Guard and sandbox want a process with one thread; what is not filled by now is left to QEMU. */
+	for (size_t i = 0; i < s->mappings.n; i++)
+		mapping_populate_end(&s->mappings.list[i]);
+	/* What the probe has shown counts until the copy itself has a rate. */
+	if (rate > 0)
+		s->wire_rate = (uint64_t)rate;
+}
+
 /* Tell the destination what is coming and wait until it is ready. */
 static int prepare_destination(struct send *s, const json_t *guest, struct err *e)
 {
 	json_t *info = json_pack("{s:O, s:o, s:b}", "guest", guest, "extents", extents_json(s), "running",
 				 s->handover->was_running ? 1 : 0);
 	json_t *ready = NULL;
-	json_int_t rate;
 	int r;
 
 	s->filled_bytes = extents_bytes(s);
@@ -193,10 +205,7 @@ static int prepare_destination(struct send *s, const json_t *guest, struct err *
 	/* Refused in the middle of our bytes: the reason is more useful than the broken pipe. */
 	if (r == 0 || e->code == ERR_SYSTEM)
 		r = conn_expect(&s->control, WIRE_READY, &ready, clock_now_ns() + PREPARE_PATIENCE, e);
-	/* What the probe has shown counts until the copy itself has a rate. */
-	rate = json_integer_value(json_object_get(ready, "wire_rate"));
-	if (rate > 0)
-		s->wire_rate = (uint64_t)rate;
+	destination_answered(s, ready);
 	json_decref(ready);
 	return r;
 }

@@ -180,6 +180,8 @@ static void the_holes_of_a_source_are_filled_and_nothing_is_written(void **state
 	assert_int_equal(populated(&m), PAGES);
 	assert_int_equal(m.mem[700 * PAGE], 1);
 	assert_int_equal(m.mem[701 * PAGE], 0);
+	mapping_populate_end(&m);
+	assert_null(m.prefault);
 	map_done(&m);
 }
 
