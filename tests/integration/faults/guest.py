@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMUs of the fault table: a guest that is booted once, kept as a file, and woken from it whenever one was lost."""
+"""QEMUs for the tests of moves: a guest that is booted once, kept as a file, and woken from it whenever one was lost."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Qemu:
 
     count = 0
 
-    def __init__(self, folder: Path, incoming: str | None) -> None:
+    def __init__(self, folder: Path, incoming: str | None, private: bool = False) -> None:
         Qemu.count += 1
         self.name = f"q{Qemu.count}"
         base = folder / self.name
@@ -92,7 +92,8 @@ class Qemu:
         self.files = [Path(f"{base}.{x}") for x in ("engine", "qmp", "console", "tick", "ram", "log")]
         append = f"console=ttyS0 quiet panic=1 mitigations=off nokaslr godwit.fill={FILL_MIB} godwit.tick=1"
         args = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "pc,memory-backend=ram0,suppress-vmdesc=on", "-m", f"{MEMORY_KIB}K"]
-        args += ["-object", f"memory-backend-file,id=ram0,share=on,mem-path={self.memory},size={MEMORY_KIB}K"]
+        shared = f"memory-backend-file,id=ram0,share=on,mem-path={self.memory},size={MEMORY_KIB}K"
+        args += ["-object", f"memory-backend-ram,id=ram0,size={MEMORY_KIB}K" if private else shared]
         args += ["-nodefaults", "-display", "none", "-smp", "1", "-kernel", str(ROOT / "build/guest/vmlinuz")]
         args += ["-initrd", str(ROOT / "build/guest/initramfs.cpio.gz"), "-append", append]
         args += ["-qmp", f"unix:{base}.qmp,server=on,wait=off", "-qmp", f"unix:{self.engine_socket},server=on,wait=off"]
@@ -191,9 +192,9 @@ def boot_to_file(folder: Path) -> Path:
     return file
 
 
-def wake(folder: Path, file: Path) -> Qemu:
+def wake(folder: Path, file: Path, private: bool = False) -> Qemu:
     """A guest that runs, from the file."""
-    q = Qemu(folder, f"exec:cat {file}")
+    q = Qemu(folder, f"exec:cat {file}", private)
     deadline = time.monotonic() + 30
     while q.state() == "inmigrate":
         assert time.monotonic() < deadline, "the saved guest was not loaded"
@@ -203,9 +204,9 @@ def wake(folder: Path, file: Path) -> Qemu:
     return q
 
 
-def waiting(folder: Path) -> Qemu:
+def waiting(folder: Path, private: bool = False) -> Qemu:
     """A QEMU that waits for a guest."""
-    return Qemu(folder, "defer")
+    return Qemu(folder, "defer", private)
 
 
 def strays(known: set[int]) -> list[int]:
