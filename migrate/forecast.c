@@ -288,6 +288,11 @@ void eta_update(struct eta *t, const struct eta_sample *s, double *ret_progress,
 {
 	double eta = -1;
 
+	*ret_progress = t->shown;
+	*ret_eta_ns = -1;
+	/* Before the first pass QEMU knows of nothing to send, which looks like the end. */
+	if (s->pass == 0 || s->total_bytes == 0)
+		return;
 	if (s->pass > t->pass)
 		eta_pass(t, s);
 	eta_rate(t, s);

@@ -261,6 +261,20 @@ static void zero_pages_do_not_count_as_bytes_to_send(void **state)
 	assert_true(progress > 0.49 && progress < 0.51);
 }
 
+static void before_the_first_pass_nothing_is_done_yet(void **state)
+{
+	struct eta t;
+	double progress;
+
+	(void)state;
+	eta_init(&t);
+	for (int64_t ms = 20; ms <= 300; ms += 20)
+		assert_int_equal(look(&t, ms, 0, 90, 0, &progress), -1);
+	assert_true(progress == 0);
+	look(&t, 1300, 1, 10000000, 990000000, &progress);
+	assert_true(progress < 0.1);
+}
+
 static void progress_holds_when_the_wire_gets_slower(void **state)
 {
 	struct eta t;
@@ -391,6 +405,7 @@ int main(void)
 		cmocka_unit_test(the_eta_of_moves_that_converge_is_right_from_a_quarter_on),
 		cmocka_unit_test(before_the_first_bytes_the_eta_is_unknown),
 		cmocka_unit_test(zero_pages_do_not_count_as_bytes_to_send),
+		cmocka_unit_test(before_the_first_pass_nothing_is_done_yet),
 		cmocka_unit_test(progress_holds_when_the_wire_gets_slower),
 		cmocka_unit_test(while_no_end_is_in_sight_progress_stops_at_a_half),
 		cmocka_unit_test(the_last_step_of_the_bar_is_left_to_the_caller),
