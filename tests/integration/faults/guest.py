@@ -24,6 +24,10 @@ class Dead(Exception):
     """This QEMU does not answer any more."""
 
 
+class Silent(Exception):
+    """Its monitor does not answer at the moment."""
+
+
 class Ticks:
     """Every byte that the guest wrote to port 0xe9 of one QEMU."""
 
@@ -105,36 +109,54 @@ class Qemu:
         self.ticks = Ticks(Path(f"{base}.tick"))
         self.console = connect(Path(f"{base}.console"))
         self.monitor = connect(Path(f"{base}.qmp"))
-        self.monitor.settimeout(10)
-        self.reader = self.monitor.makefile("rb")
+        self.monitor_rest = b""
+        self.asked = 0
         self.console_rest = b""
-        self.reader.readline()
+        self.monitor_line(time.monotonic() + 10)
         self.qmp("qmp_capabilities")
 
-    def qmp(self, command: str, **arguments: Any) -> Any:
-        """Run @command; Dead when nobody is there."""
+    def monitor_line(self, deadline: float) -> bytes:
+        """The next line of the monitor."""
+        while b"\n" not in self.monitor_rest:
+            self.monitor.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                more = self.monitor.recv(65536)
+            except TimeoutError:
+                raise Silent(self.name) from None
+            except OSError as e:
+                raise Dead(self.name) from e
+            if not more:
+                raise Dead(self.name)
+            self.monitor_rest += more
+        line, self.monitor_rest = self.monitor_rest.split(b"\n", 1)
+        return line
+
+    def qmp(self, command: str, seconds: float = 10, **arguments: Any) -> Any:
+        """Run @command; Dead when nobody is there. The answer to an earlier one that was not waited for is passed over."""
+        deadline = time.monotonic() + seconds
+        self.asked += 1
         try:
-            self.monitor.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-            while True:
-                line = self.reader.readline()
-                if not line:
-                    raise Dead(self.name)
-                answer = json.loads(line)
-                if "error" in answer:
-                    raise AssertionError(f"{self.name}: {command}: {answer['error']}")
-                if "return" in answer:
-                    return answer["return"]
+            self.monitor.sendall(json.dumps({"execute": command, "arguments": arguments, "id": self.asked}).encode() + b"\n")
         except OSError as e:
             raise Dead(self.name) from e
+        while True:
+            answer = json.loads(self.monitor_line(deadline))
+            if answer.get("id") != self.asked:
+                continue
+            if "error" in answer:
+                raise AssertionError(f"{self.name}: {command}: {answer['error']}")
+            return answer["return"]
 
-    def state(self) -> str:
-        """QEMU's run state, or "gone"."""
+    def state(self, seconds: float = 10) -> str:
+        """QEMU's run state, "gone", or "silent": a QEMU that writes the end of its stream to nobody does not answer."""
         if self.process.poll() is not None:
             return "gone"
         try:
-            return str(self.qmp("query-status")["status"])
+            return str(self.qmp("query-status", seconds)["status"])
         except Dead:
             return "gone"
+        except Silent:
+            return "silent"
 
     def line(self, prefix: str, seconds: float) -> str:
         """The next line of the console that begins with @prefix."""
@@ -169,7 +191,6 @@ class Qemu:
         self.process.wait()
         self.ticks.close()
         self.console.close()
-        self.reader.close()
         self.monitor.close()
         for f in self.files:
             f.unlink(missing_ok=True)

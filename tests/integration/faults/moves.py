@@ -19,6 +19,7 @@ GODWIT_MIGRATE = ROOT / "build/dev/godwit-migrate"
 HELLO_BYTES = 60  # of the control connection, before the description of the guest
 COPY_BYTES = 4_000_000
 EXIT_SECONDS = 25.0
+LOOK_SECONDS = 0.2
 
 
 class Wrong(Exception):
@@ -201,7 +202,7 @@ class Move:
         states = []
         for who, q in (("src-qemu", self.src), ("dst-qemu", self.dst)):
             frozen = f"stop {who}" in self.row.does and self.paused
-            states.append(not frozen and q.state() == "running")
+            states.append(not frozen and q.state(LOOK_SECONDS) == "running")
         if all(states):
             self.both = True
         return states[0], states[1]
