@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Time: every deadline and every duration is in nanoseconds of CLOCK_MONOTONIC, never wall time. */
+/* Time: every deadline and every duration is in nanoseconds of CLOCK_MONOTONIC; stamps are wall time. */
 #ifndef GODWIT_BASE_CLOCK_H
 #define GODWIT_BASE_CLOCK_H
 
@@ -15,6 +15,15 @@ static inline int64_t clock_now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+/* Milliseconds since 1970 by the wall clock: for stamps that people and other hosts read, never for deadlines. */
+static inline int64_t clock_wall_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return t.tv_sec * 1000LL + t.tv_nsec / NS_PER_MS;
 }
 
 /* Milliseconds left until @deadline_ns for poll(2): -1 for "for ever" (deadline < 0), never below 0 otherwise, rounded

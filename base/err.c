@@ -6,24 +6,43 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const code_names[ERR_CODE_MAX] = {
-	[ERR_NONE] = "none",
-	[ERR_USAGE] = "usage",
-	[ERR_INPUT] = "input",
-	[ERR_SYSTEM] = "system",
-	[ERR_PROTOCOL] = "protocol",
-	[ERR_PEER] = "peer",
-	[ERR_TIMEOUT] = "timeout",
-	[ERR_AUTH] = "auth",
-	[ERR_QMP] = "qmp",
-	[ERR_UNSUPPORTED] = "unsupported",
-	[ERR_NOCONVERGE] = "noconverge",
-	[ERR_CANCELLED] = "cancelled",
+/* One row for each kind of failure: how JSON, HTTP and a shell see it. */
+static const struct {
+	const char *name;
+	int http;
+	int exit;
+} codes[ERR_CODE_MAX] = {
+	[ERR_NONE] = {"none", 200, 0},
+	[ERR_USAGE] = {"usage", 400, 2},
+	[ERR_INPUT] = {"input", 400, 3},
+	[ERR_SYSTEM] = {"system", 500, 1},
+	[ERR_PROTOCOL] = {"protocol", 502, 1},
+	[ERR_PEER] = {"peer", 502, 1},
+	[ERR_TIMEOUT] = {"timeout", 504, 7},
+	[ERR_AUTH] = {"auth", 401, 6},
+	[ERR_QMP] = {"qmp", 502, 1},
+	[ERR_UNSUPPORTED] = {"unsupported", 422, 1},
+	[ERR_NOCONVERGE] = {"noconverge", 409, 1},
+	[ERR_CANCELLED] = {"cancelled", 409, 8},
+	[ERR_NOTFOUND] = {"notfound", 404, 4},
+	[ERR_CONFLICT] = {"conflict", 409, 5},
+	[ERR_FORBIDDEN] = {"forbidden", 403, 6},
+	[ERR_UNAVAILABLE] = {"unavailable", 503, 7},
 };
 
 const char *err_code_name(enum err_code code)
 {
-	return code < ERR_CODE_MAX ? code_names[code] : "unknown";
+	return code < ERR_CODE_MAX ? codes[code].name : "unknown";
+}
+
+int err_http_status(enum err_code code)
+{
+	return code < ERR_CODE_MAX ? codes[code].http : 500;
+}
+
+int err_exit_status(enum err_code code)
+{
+	return code < ERR_CODE_MAX ? codes[code].exit : 1;
 }
 
 int(err_set)(struct err *e, enum err_code code, const char *fmt, ...)

@@ -19,6 +19,10 @@ enum err_code {
 	ERR_UNSUPPORTED, /* understood, but cannot be done with this guest, QEMU or host */
 	ERR_NOCONVERGE,  /* the guest writes faster than the wire carries */
 	ERR_CANCELLED,   /* the user asked to stop */
+	ERR_NOTFOUND,    /* what was named does not exist */
+	ERR_CONFLICT,    /* right in itself, but not with what is there now */
+	ERR_FORBIDDEN,   /* known who asks, but may not do this */
+	ERR_UNAVAILABLE, /* not now: no quorum, still starting; the same request may succeed later */
 	ERR_CODE_MAX
 };
 
@@ -52,5 +56,11 @@ int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 
 
 /* The name of a kind, for JSON output: "timeout", "auth", ... Never NULL. */
 const char *err_code_name(enum err_code code);
+
+/* The HTTP status of a reply that carries this kind of failure, and the exit status of a program that ends with it:
+ * 0 done, 1 failed, 2 wrong command line, 3 wrong input, 4 no such object, 5 conflict, 6 not allowed, 7 not now,
+ * 8 cancelled. */
+int err_http_status(enum err_code code);
+int err_exit_status(enum err_code code);
 
 #endif

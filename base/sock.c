@@ -60,7 +60,7 @@ static struct addrinfo *addr_resolve(const struct sock_addr *addr, int flags, st
 
 /* Small messages leave at once, and a host that vanished without a word is found out: a probe every 5 s after 10 s of
  * silence, three unanswered, or 30 s without an acknowledgement, end the connection. */
-static void tcp_tune(int fd)
+void sock_tcp_tune(int fd)
 {
 	int on = 1, idle_s = 10, interval_s = 5, probes = 3, unacked_ms = 30000;
 
@@ -119,7 +119,7 @@ static int connect_one(const struct addrinfo *ai, int64_t deadline_ns, struct er
 		return err_sys(e, "connect");
 	}
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
-	tcp_tune(fd);
+	sock_tcp_tune(fd);
 	return steal_fd(&fd);
 }
 
@@ -184,7 +184,7 @@ int sock_accept(int listen_fd, int64_t deadline_ns, struct err *e)
 	fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
 	if (fd < 0)
 		return err_sys(e, "accept");
-	tcp_tune(fd);
+	sock_tcp_tune(fd);
 	return fd;
 }
 

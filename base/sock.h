@@ -34,6 +34,10 @@ int sock_tcp_port(int fd);
 /* Wait for one connection. Returns a connected descriptor (TCP_NODELAY, keepalive, close-on-exec) or -1 with @e. */
 int sock_accept(int listen_fd, int64_t deadline_ns, struct err *e);
 
+/* What sock_accept() and sock_tcp_connect() do with a socket: small messages leave at once, and a host that vanished is
+ * found out within half a minute. */
+void sock_tcp_tune(int fd);
+
 /* Connected unix stream socket at @path. -1 with @e. A path longer than sun_path is an error with the limit named. */
 int sock_unix_connect(const char *path, struct err *e);
 

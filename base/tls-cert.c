@@ -9,6 +9,7 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -259,6 +260,20 @@ static int check_own_chain(SSL_CTX *ssl_ctx, const char *cert_path, const char *
 		X509_verify_cert_error_string(X509_STORE_CTX_get_error(sc)));
 	ERR_clear_error();
 	return -1;
+}
+
+int cert_load_ca(SSL_CTX *ssl_ctx, const char *path, struct err *e)
+{
+	ERR_clear_error();
+	return load_certs(ssl_ctx, SSL_CTX_get_cert_store(ssl_ctx), path, e);
+}
+
+void cert_digest(const X509 *cert, uint8_t ret[CERT_DIGEST_SIZE])
+{
+	unsigned size = CERT_DIGEST_SIZE;
+
+	if (X509_digest(cert, EVP_sha256(), ret, &size) != 1 || size != CERT_DIGEST_SIZE)
+		abort();
 }
 
 int cert_load_dir(SSL_CTX *ssl_ctx, const char *dir, struct err *e)

@@ -5,6 +5,7 @@
 
 #include <openssl/ssl.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/err.h"
 
@@ -12,6 +13,14 @@
 
 /* Load ca.pem, cert.pem and key.pem of @dir into @ssl_ctx: the rules are those of tls_ctx_load(). 0 or -1 with @e. */
 int cert_load_dir(SSL_CTX *ssl_ctx, const char *dir, struct err *e);
+
+/* Load only the CA certificates of the PEM file at @path. 0 or -1 with @e. */
+int cert_load_ca(SSL_CTX *ssl_ctx, const char *path, struct err *e);
+
+#define CERT_DIGEST_SIZE 32
+
+/* SHA-256 of the whole certificate (DER). Pure. */
+void cert_digest(const X509 *cert, uint8_t ret[CERT_DIGEST_SIZE]);
 
 /* The name people know the certificate by: its first subject alternative name, else its CN, else "(no name)".
  * Writes at most CERT_NAME_MAX bytes to @ret. Control characters become '?'. Pure. */

@@ -24,6 +24,15 @@ struct tls;
  * NULL with @e (ERR_INPUT, ERR_SYSTEM). Caller frees; connections keep what they need. */
 struct tls_ctx *tls_ctx_load(const char *dir, struct err *e);
 
+/* For a client that shows no certificate: the server must be signed by a CA of the file @ca_path, or, with @ca_path
+ * NULL, send along a CA certificate whose SHA-256 is @ca_digest (32 bytes: that is how a new host trusts its cluster).
+ * NULL with @e. Caller frees. */
+struct tls_ctx *tls_ctx_new_client(const char *ca_path, const uint8_t *ca_digest, struct err *e);
+
+/* From now on tls_connect() expects a server of HTTPS, which does not send our byte. That such a server refuses our
+ * certificate shows at the first read. */
+void tls_ctx_set_https(struct tls_ctx *ctx);
+
 /* NULL is fine. */
 void tls_ctx_free(struct tls_ctx *ctx);
 

@@ -89,6 +89,22 @@ static void every_code_has_a_name_of_its_own(void **state)
 	assert_string_equal(err_code_name(ERR_CODE_MAX), "unknown");
 }
 
+static void every_failure_has_an_http_status_and_an_exit_status_of_a_failure(void **state)
+{
+	(void)state;
+	for (int i = ERR_NONE + 1; i < ERR_CODE_MAX; i++) {
+		assert_in_range(err_http_status((enum err_code)i), 400, 599);
+		assert_in_range(err_exit_status((enum err_code)i), 1, 8);
+	}
+	assert_int_equal(err_http_status(ERR_NONE), 200);
+	assert_int_equal(err_exit_status(ERR_NONE), 0);
+	assert_int_equal(err_http_status(ERR_NOTFOUND), 404);
+	assert_int_equal(err_http_status(ERR_UNAVAILABLE), 503);
+	assert_int_equal(err_exit_status(ERR_CONFLICT), 5);
+	assert_int_equal(err_http_status(ERR_CODE_MAX), 500);
+	assert_int_equal(err_exit_status(ERR_CODE_MAX), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -98,6 +114,7 @@ int main(void)
 		cmocka_unit_test(a_sentence_that_is_too_long_is_cut_and_still_ends),
 		cmocka_unit_test(no_error_object_is_fine),
 		cmocka_unit_test(every_code_has_a_name_of_its_own),
+		cmocka_unit_test(every_failure_has_an_http_status_and_an_exit_status_of_a_failure),
 	};
 
 	return cmocka_run_group_tests_name("base/err", tests, NULL, NULL);
