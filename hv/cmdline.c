@@ -20,19 +20,38 @@
 #include "hv/ram.h"
 
 #define FIRST_SLOT 2 /* 0 is the host bridge, 1 the pc machine's south bridge; q35 has its own at 31 */
+#define TCG_RAM_MORE (128U << 10)
 
 /* Fd sets by number; a set's number is arbitrary but must be unique. */
 enum { SET_CONSOLE_LOG = 1, SET_SEED, SET_VARS, SET_DISKS };
 
-/* x86-64-v2 (psABI) out of QEMU's vendor-neutral model: runs on every host since 2009 of either make, and today's
- * distributions ask for it. "host" would tie the guest to hosts of one kind, plain qemu64 is too little for them.
- * Without svm: a guest that runs guests cannot be moved between makes. "enforce": a host that lacks a feature says so
- * at start instead of showing the guest another CPU. */
-#define CPU_V2 "qemu64,+cx16,+lahf-lm,+popcnt,+ssse3,+sse4.1,+sse4.2,-svm,enforce"
+/* The levels of the x86-64 psABI out of QEMU's vendor-neutral model, which has no names for them. v2 runs on every host
+ * since 2009 of either make, and today's distributions ask for it; "host" would tie the guest to hosts of one kind,
+ * plain qemu64 is too little for them. Without svm: a guest that runs guests cannot be moved between makes. "enforce":
+ * a host that lacks a feature says so at start instead of showing the guest another CPU. v3 and v4 have AES as well,
+ * which the psABI leaves open: every CPU of these levels has it, and TLS in the guest is slow without. */
+#define CPU_V2 "qemu64,+cx16,+lahf-lm,+popcnt,+ssse3,+sse4.1,+sse4.2,-svm"
+#define CPU_V3 CPU_V2 ",+abm,+aes,+avx,+avx2,+bmi1,+bmi2,+f16c,+fma,+movbe,+pclmulqdq,+xsave"
+#define CPU_V4 CPU_V3 ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl"
+
+static const struct cmdline_cpu_model own_models[] = {
+	{"x86-64-v2", CPU_V2 ",enforce"},
+	{"x86-64-v3", CPU_V3 ",enforce"},
+	{"x86-64-v4", CPU_V4 ",enforce"},
+};
+
+const struct cmdline_cpu_model *cmdline_cpu_models(size_t *ret_n)
+{
+	*ret_n = ARRAY_SIZE(own_models);
+	return own_models;
+}
 
 const char *cmdline_cpu(const char *cpu)
 {
-	return strcmp(cpu, "x86-64-v2") == 0 ? CPU_V2 : cpu;
+	for (size_t i = 0; i < ARRAY_SIZE(own_models); i++)
+		if (strcmp(cpu, own_models[i].name) == 0)
+			return own_models[i].cpu;
+	return cpu;
 }
 
 static void take(struct cmdline *c, char *word)
@@ -93,9 +112,15 @@ static void add_isolation(struct cmdline *c)
 	addf(c, "-msg", "timestamp=on");
 }
 
+uint64_t cmdline_ram_size(const struct def *d, const char *accel)
+{
+	return d->memory + (strcmp(accel, "tcg") == 0 && !d->hugepages ? TCG_RAM_MORE : 0);
+}
+
 static void add_machine(struct cmdline *c, const struct def *d, const struct cmdline_host *h)
 {
 	bool uefi = d->firmware == DEF_FIRMWARE_UEFI;
+	unsigned long long ram = cmdline_ram_size(d, h->accel);
 
 	addf(c, "-name", "guest=%s,debug-threads=on", d->name);
 	addf(c, "-uuid", "%s", d->uuid);
@@ -108,9 +133,9 @@ static void add_machine(struct cmdline *c, const struct def *d, const struct cmd
 		addf(c, "-accel", "%s", strcmp(h->accel, "tcg") == 0 ? "tcg,thread=multi" : h->accel);
 	addf(c, "-cpu", "%s", cmdline_cpu(d->cpu));
 	addf(c, "-smp", "%u,sockets=1,cores=%u,threads=1", d->vcpus, d->vcpus);
-	addf(c, "-m", "%lluM", (unsigned long long)(d->memory >> 20));
-	addf(c, "-object", "memory-backend-file,id=" RAM_OBJECT_ID ",size=%llu,mem-path=/proc/self/fd/%d,share=on",
-	     (unsigned long long)d->memory, h->fds.ram);
+	addf(c, "-m", "%lluK", ram >> 10);
+	addf(c, "-object", "memory-backend-file,id=" RAM_OBJECT_ID ",size=%llu,mem-path=/proc/self/fd/%d,share=on", ram,
+	     h->fds.ram);
 	/* A guest that powers itself off stays as a stopped process until it is collected: so "QEMU is gone" always
 	 * means a crash or our own doing. */
 	add(c, "-no-shutdown");

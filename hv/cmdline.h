@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/err.h"
 #include "hv/def.h"
@@ -43,6 +44,20 @@ struct cmdline {
 /* Build the command line into *ret (free with cmdline_done). */
 void cmdline_build(const struct def *d, const struct cmdline_host *h, struct cmdline *ret);
 void cmdline_done(struct cmdline *c);
+
+/* A CPU model of our own, and what it is in QEMU's words. */
+struct cmdline_cpu_model {
+	const char *name;
+	const char *cpu;
+};
+
+/* All of them, weakest first. */
+const struct cmdline_cpu_model *cmdline_cpu_models(size_t *ret_n);
+
+/* Bytes of RAM that QEMU and the memfd get for the definition's memory. Under TCG a little more than was asked for:
+ * with RAM that is a multiple of 256 KiB, QEMU's clearing of the dirty log does not reach TCG's software TLB, and a
+ * guest that moves loses writes (docs/guest.md). Pure. */
+uint64_t cmdline_ram_size(const struct def *d, const char *accel);
 
 /* What "-cpu" gets for the definition's cpu: our own model names spelled out, others as they are. */
 const char *cmdline_cpu(const char *cpu);

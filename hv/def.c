@@ -14,12 +14,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "base/mem.h"
+#include "base/uuid.h"
 
 #define DEF_PATH_MAX 4096
 
@@ -721,19 +721,6 @@ void def_mac(const char *uuid, unsigned index, char ret[18])
 		 (unsigned)(h >> 16 & 255));
 }
 
-static int uuid_make(char ret[37], struct err *e)
-{
-	uint8_t b[16];
-
-	if (getrandom(b, sizeof(b), 0) != sizeof(b))
-		return err_sys(e, "random numbers for a UUID");
-	b[6] = (uint8_t)((b[6] & 0x0f) | 0x40); /* version 4, variant 1 (RFC 4122, 4.4) */
-	b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
-	snprintf(ret, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2],
-		 b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
-	return 0;
-}
-
 /* What only the whole definition shows, after every field was read by itself. */
 static int guest_check(struct def_reader *r, struct def *d)
 {
@@ -745,8 +732,8 @@ static int guest_check(struct def_reader *r, struct def *d)
 		return field_error(r, "initrd", "needs a kernel");
 	if (d->cmdline && !d->kernel)
 		return field_error(r, "cmdline", "needs a kernel");
-	if (!d->uuid[0] && uuid_make(d->uuid, r->e) < 0)
-		return -1;
+	if (!d->uuid[0])
+		uuid_random(d->uuid);
 	for (size_t i = 0; i < d->n_nics; i++) {
 		if (!d->nics[i].mac[0])
 			def_mac(d->uuid, (unsigned)i, d->nics[i].mac);

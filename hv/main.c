@@ -11,7 +11,8 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "hv/console.h"
+#include "base/terminal.h"
+#include "hv/baseline.h"
 #include "hv/def.h"
 #include "hv/rundir.h"
 #include "hv/vm.h"
@@ -35,10 +36,12 @@ static const char help_text[] =
 	"  godwit-vm start DEF.json   start the guest that the file describes\n"
 	"  godwit-vm stop NAME        stop it: ACPI power button, then quit, then kill\n"
 	"  godwit-vm kill NAME        end it at once\n"
+	"  godwit-vm resume NAME      let it run: it is paused, or a migration left it stopped\n"
 	"  godwit-vm list             all guests of the run directory\n"
 	"  godwit-vm show NAME        everything known about one guest\n"
 	"  godwit-vm console NAME     attach this terminal to its serial console; Ctrl-] leaves\n"
 	"  godwit-vm check DEF.json   say whether the definition is right, start nothing\n"
+	"  godwit-vm cpu              the CPU models that this host can run\n"
 	"\n"
 	"Options of every verb:\n"
 	"  --run-dir DIR     where guests are kept track of (default: /run/godwit for root,\n"
@@ -46,11 +49,12 @@ static const char help_text[] =
 	"  --json            print JSON\n"
 	"  --help            this text\n"
 	"Options of start:\n"
+	"  --mark TEXT       remember TEXT with the guest (list and show print it)\n"
 	"  --incoming        do not run the guest: wait for a migration into it\n"
-	"  --accel WHICH     kvm, tcg, or auto (default): kvm where the hardware has it\n"
+	"  --accel WHICH     kvm, tcg, or auto (default): kvm where the hardware has it (also for cpu)\n"
 	"  --dirty-ring HOW  on, off, or auto (default): kvm's dirty ring where the kernel has it\n"
 	"  --user USER       run QEMU as this user (root only; default godwit-qemu, else nobody)\n"
-	"  --qemu PROGRAM    the QEMU to run (default qemu-system-x86_64)\n"
+	"  --qemu PROGRAM    the QEMU to run (default qemu-system-x86_64; also for cpu)\n"
 	"Options of stop:\n"
 	"  --timeout S       seconds the guest has for powering itself off (default 30)\n"
 	"Options of show:\n"
@@ -173,6 +177,24 @@ static int verb_kill(const struct args *a)
 	return code;
 }
 
+static int verb_resume(const struct args *a)
+{
+	struct err e = ERR_INIT;
+	int code = EXIT_DONE;
+	struct vm *vm = open_guest(a, &code);
+
+	if (!vm)
+		return code;
+	if (vm_resume(vm, &e) < 0)
+		code = fail(a, EXIT_FAILED, &e);
+	else if (a->json)
+		print_json(json_pack("{s:s, s:s}", "result", "running", "name", vm->name));
+	else
+		printf("guest %s: running\n", vm->name);
+	vm_close(vm);
+	return code;
+}
+
 /* What list and show print of one guest. */
 static json_t *guest_json(const struct vm *vm)
 {
@@ -290,14 +312,8 @@ static int verb_show(const struct args *a)
 
 static int verb_console(const struct args *a)
 {
-	static const char *const words[CONSOLE_END_MAX] = {
-		[CONSOLE_END_ESCAPE] = "left",
-		[CONSOLE_END_INPUT] = "input ended",
-		[CONSOLE_END_GUEST] = "closed by QEMU: the guest ended, or another terminal is attached",
-		[CONSOLE_END_SIGNAL] = "ended by a signal",
-	};
 	struct err e = ERR_INIT;
-	enum console_end end;
+	enum terminal_end end;
 	int code = EXIT_DONE;
 	struct vm *vm = open_guest(a, &code);
 	_free_ char *path = NULL;
@@ -310,10 +326,10 @@ static int verb_console(const struct args *a)
 	if (vm->proc.pidfd < 0)
 		err_set(&e, ERR_INPUT, "guest %s: its QEMU is gone; what its console said is in %s/" VM_CONSOLE_LOG,
 			vm->name, vm->dir);
-	if (e.code || console_attach(path, STDIN_FILENO, STDOUT_FILENO, &end, &e) < 0)
+	if (e.code || terminal_attach_path(path, STDIN_FILENO, STDOUT_FILENO, &end, &e) < 0)
 		code = fail(a, EXIT_FAILED, &e);
 	else if (isatty(STDIN_FILENO))
-		fprintf(stderr, "\nconsole of %s: %s\n", vm->name, words[end]);
+		fprintf(stderr, "\nconsole of %s: %s\n", vm->name, terminal_end_words[end]);
 	vm_close(vm);
 	return code;
 }
@@ -334,6 +350,39 @@ static int verb_check(const struct args *a)
 	return EXIT_DONE;
 }
 
+/* One line: the best model of this host, and those below. */
+static void cpu_text(const json_t *cpu, const json_t *best)
+{
+	json_t *usable = json_object_get(best, "usable");
+
+	printf("%s, %s, %zu features\n", json_string_value(json_object_get(cpu, "accel")),
+	       json_string_value(json_object_get(cpu, "vendor")), json_array_size(json_object_get(cpu, "features")));
+	for (size_t i = 0; i < json_array_size(usable); i++)
+		printf("%s\n", json_string_value(json_array_get(usable, i)));
+}
+
+static int verb_cpu(const struct args *a)
+{
+	json_t *cpu = NULL, *catalogue = NULL, *hosts = NULL, *best = NULL;
+	struct err e = ERR_INIT;
+	int r = baseline_probe(a->vm.qemu, a->vm.accel, &cpu, &catalogue, &e);
+
+	if (r == 0) {
+		hosts = json_pack("[{s:s, s:O}]", "name", "this host", "cpu", cpu);
+		r = baseline_compute(catalogue, hosts, &best, &e);
+	}
+	if (r == 0 && a->json)
+		print_json(json_pack("{s:O, s:O, s:O}", "cpu", cpu, "usable", json_object_get(best, "usable"),
+				     "catalogue", catalogue));
+	else if (r == 0)
+		cpu_text(cpu, best);
+	json_decref(cpu);
+	json_decref(catalogue);
+	json_decref(hosts);
+	json_decref(best);
+	return r < 0 ? fail(a, EXIT_FAILED, &e) : EXIT_DONE;
+}
+
 /* A verb, what it works on, and the options it knows beside those of every verb. */
 static const struct verb {
 	const char *name;
@@ -341,19 +390,22 @@ static const struct verb {
 	const char *object; /* NULL: none */
 	const char *options;
 } verbs[] = {
-	{"start", verb_start, "DEF.json", "iaduq"},
+	{"start", verb_start, "DEF.json", "iaduqm"},
 	{"stop", verb_stop, "NAME", "t"},
 	{"kill", verb_kill, "NAME", ""},
+	{"resume", verb_resume, "NAME", ""},
 	{"list", verb_list, NULL, ""},
 	{"show", verb_show, "NAME", "D"},
 	{"console", verb_console, "NAME", ""},
 	{"check", verb_check, "DEF.json", ""},
+	{"cpu", verb_cpu, NULL, "aq"},
 };
 
 static const struct option options[] = {
 	{"run-dir", required_argument, NULL, 'r'},
 	{"json", no_argument, NULL, 'j'},
 	{"help", no_argument, NULL, 'h'},
+	{"mark", required_argument, NULL, 'm'},
 	{"incoming", no_argument, NULL, 'i'},
 	{"accel", required_argument, NULL, 'a'},
 	{"dirty-ring", required_argument, NULL, 'd'},
@@ -386,6 +438,9 @@ static int option_read(struct args *a, int c, struct err *e)
 					: err_set(e, ERR_USAGE, "--run-dir %s: write the whole path, from /", optarg);
 	case 'j':
 		a->json = true;
+		return 0;
+	case 'm':
+		a->vm.mark = optarg;
 		return 0;
 	case 'i':
 		a->vm.incoming = true;

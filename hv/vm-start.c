@@ -63,10 +63,17 @@ struct start {
 	bool folder_made; /* ours to remove on failure; what a crashed guest left there is gone */
 };
 
-static void start_done(struct start *s)
+/* What QEMU has inherited is its own: a socket that we kept open would hold a connection to a QEMU that has died. */
+static void start_passed(struct start *s)
 {
 	for (size_t i = 0; i < s->n_fds; i++)
 		close(s->fds[i].from);
+	s->n_fds = 0;
+}
+
+static void start_done(struct start *s)
+{
+	start_passed(s);
 	mem_closep(&s->lock);
 	free(s->machine);
 	free(s->cgroup);
@@ -314,7 +321,7 @@ static int start_open(struct start *s, struct err *e)
 		return -1;
 	if (s->d->seed.present && start_seed(s, e) < 0)
 		return -1;
-	fd = ram_create(s->d->name, s->d->memory, s->d->hugepages, e);
+	fd = ram_create(s->d->name, cmdline_ram_size(s->d, s->host.accel), s->d->hugepages, e);
 	if (fd < 0)
 		return -1;
 	s->host.fds.ram = start_pass(s, fd);
@@ -406,6 +413,7 @@ static void start_state(struct start *s)
 	json_object_set_new(o, "start_time", json_integer((json_int_t)s->vm->proc.start_time));
 	json_object_set_new(o, "started", json_integer((json_int_t)time(NULL)));
 	json_object_set_new(o, "incoming", json_boolean(s->opt->incoming));
+	json_object_set_new(o, "mark", s->opt->mark ? json_string(s->opt->mark) : json_null());
 	json_object_set_new(o, "machine", json_string(s->machine));
 	json_object_set_new(o, "accel", json_string(s->host.accel));
 	json_object_set_new(o, "accel_why", json_string(s->accel.why));
@@ -436,6 +444,7 @@ static int start_spawn(struct start *s, struct err *e)
 	}
 	if (r == 0)
 		r = child_release(&s->vm->proc, e);
+	start_passed(s);
 	cmdline_done(&c);
 	return r;
 }

@@ -25,6 +25,7 @@
 #include "base/mem.h"
 #include "hv/rundir.h"
 
+#define RESUME_SECONDS 10
 #define STATUS_MS 1000
 #define QUIT_MS 5000
 #define KILL_MS 10000
@@ -145,6 +146,31 @@ enum vm_status vm_status(const struct vm *vm)
 		s = VM_STATUS_SILENT;
 	qmp_close(q);
 	return s;
+}
+
+int vm_resume(struct vm *vm, struct err *e)
+{
+	int64_t deadline = clock_now_ns() + RESUME_SECONDS * NS_PER_S;
+	enum vm_status s = VM_STATUS_PAUSED;
+	struct qmp *q;
+	int r;
+
+	if (vm_monitor(vm, VM_QMP_SOCK, deadline, &q, e) < 0)
+		return -1;
+	r = monitor_status(q, deadline, &s, e);
+	if (r == 0 && s != VM_STATUS_RUNNING && s != VM_STATUS_PAUSED && s != VM_STATUS_MIGRATED)
+		r = err_set(e, ERR_CONFLICT, "guest %s: its status is %s; only a paused guest can be resumed", vm->name,
+			    vm_status_names[s]);
+	if (r == 0 && s != VM_STATUS_RUNNING)
+		r = qmp_call(q, "cont", NULL, deadline, NULL, e);
+	while (r == 0 && s != VM_STATUS_RUNNING) {
+		r = monitor_status(q, deadline, &s, e);
+		if (r == 0 && s != VM_STATUS_RUNNING && clock_now_ns() > deadline)
+			r = err_set(e, ERR_TIMEOUT, "guest %s: QEMU took `cont` and did not resume it", vm->name);
+		usleep(2000);
+	}
+	qmp_close(q);
+	return r;
 }
 
 /* What follows "2026-01-31T12:34:56.123456Z " of -msg timestamp=on. */

@@ -46,6 +46,7 @@ extern const char *const vm_stop_names[VM_STOP_MAX];
 struct vm_options {
 	const char *run_dir;
 	const char *qemu; /* NULL: qemu-system-x86_64 */
+	const char *mark; /* NULL, or a text of the caller's own that is kept with the guest */
 	const char *user; /* NULL: as root "godwit-qemu" if there is such a user, else "nobody"; otherwise ourselves */
 	enum accel_want accel;
 	enum accel_ring ring;
@@ -85,6 +86,10 @@ char *vm_last_words(const struct vm *vm);
 /* Stop the guest by the ladder: ACPI power button, and @timeout_ms later QMP quit, and then SIGKILL. Its folder and
  * cgroup are removed. 0 and the step that did it in *ret, or -1 with @e. */
 int vm_stop(struct vm *vm, int64_t timeout_ms, enum vm_stop_step *ret, struct err *e);
+
+/* Let a guest run that is paused, or that a migration left stopped: only where it is certain that it runs nowhere else.
+ * 0 once it runs, or did already; -1 with @e. Takes at most ten seconds. */
+int vm_resume(struct vm *vm, struct err *e);
 
 /* SIGKILL at once; the folder and cgroup are removed. */
 int vm_kill(struct vm *vm, struct err *e);

@@ -175,6 +175,28 @@ wait_status() {
 	[ -z "$(ls "$R")" ]
 }
 
+@test "resume lets a paused guest run, a running one be, and an incoming one wait" {
+	start plain
+	/usr/bin/python3 - "$R/plain/qmp.sock" <<-'END'
+		import socket, sys
+		s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.settimeout(10)
+		s.sendall(b'{"execute":"qmp_capabilities"}{"execute":"stop"}')
+		seen = b''
+		while b'"STOP"' not in seen:
+		    seen += s.recv(4096)
+	END
+	wait_status plain paused
+	vm resume plain --json | grep -q '"result":"running"'
+	[ "$(status_of plain)" = running ]
+	vm resume plain
+	vm stop plain --timeout 0
+	start plain --incoming
+	run --separate-stderr "$VM" resume plain --run-dir "$R"
+	[ "$status" -eq 1 ]
+	[[ "$stderr" == *"its status is incoming; only a paused guest can be resumed"* ]]
+	[ "$(status_of plain)" = incoming ]
+}
+
 @test "a crash of QEMU is seen, and the name can be used again" {
 	start plain
 	kill -ABRT "$(vm show plain --json | field pid)"
@@ -253,7 +275,7 @@ wait_status() {
 	pid=$(vm show plain --json | field pid)
 	fd=$(tr '\0' '\n' < "/proc/$pid/cmdline" | sed -n 's|.*mem-path=/proc/self/fd/\([0-9]*\).*|\1|p')
 	setpriv --reuid nobody --regid nogroup --clear-groups /usr/bin/python3 -c \
-		'import os,sys; assert os.fstat(os.open(sys.argv[1], os.O_RDWR)).st_size == 64 << 20' "/proc/$pid/fd/$fd"
+		'import os,sys; assert 64 << 20 <= os.fstat(os.open(sys.argv[1], os.O_RDWR)).st_size < 65 << 20' "/proc/$pid/fd/$fd"
 }
 
 @test "a user without rights runs guests in a run directory of its own" {

@@ -79,9 +79,9 @@ static void plain_guest_is_exactly_this(void **state)
 		"-smp",
 		"2,sockets=1,cores=2,threads=1",
 		"-m",
-		"1024M",
+		"1048704K",
 		"-object",
-		"memory-backend-file,id=ram0,size=1073741824,mem-path=/proc/self/fd/10,share=on",
+		"memory-backend-file,id=ram0,size=1073872896,mem-path=/proc/self/fd/10,share=on",
 		"-no-shutdown",
 		"-chardev",
 		"socket,id=qmp,fd=11,server=on,wait=off",
@@ -140,6 +140,7 @@ static void kvm_takes_the_dirty_ring_or_the_bitmap(void **state)
 	h.dirty_ring = 4096;
 	c = build(HEAD "}", &h);
 	assert_true(has(&c, "-accel", "kvm,dirty-ring-size=4096"));
+	assert_true(has(&c, "-m", "1048576K")); /* only TCG wants more than was asked for */
 	cmdline_done(&c);
 	h.dirty_ring = 0;
 	c = build(HEAD "}", &h);

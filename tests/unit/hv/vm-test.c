@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "hv/cmdline.h"
 #include "hv/ram.h"
 #include "hv/rundir.h"
 #include "hv/vm.h"
@@ -84,6 +85,7 @@ static void guest_is_found_again_and_stopped(void **state)
 
 static void guest_ram_is_found_through_the_monitor(void **state)
 {
+	struct def d = {.memory = 64U << 20};
 	struct vm *vm = start(true);
 	struct err e = ERR_INIT;
 	struct qmp *q = NULL;
@@ -99,7 +101,7 @@ static void guest_ram_is_found_through_the_monitor(void **state)
 			 0);
 	fd = ram_open(vm->proc.pid, json_string_value(path), &size, &e);
 	assert_true(fd >= 0);
-	assert_int_equal(size, 64U << 20);
+	assert_int_equal(size, cmdline_ram_size(&d, "tcg"));
 	close(fd);
 	json_decref(path);
 	qmp_close(q);
