@@ -33,6 +33,8 @@ struct engine_options {
 	const char *peer_name; /* name that the other side's certificate must have; NULL: the host connected to / any */
 	bool plaintext;
 	bool dry_run, auto_converge, keep_source;
+	int agree_fd;  /* send: where the agreement is read from (migrate/agree.h), -1: none is needed */
+	int record_fd; /* send, receive: the file that holds the hand-over's record (migrate/handover.h), -1: none */
 	unsigned max_pause_ms;
 	unsigned channels; /* 0: from the core count */
 	unsigned deadline_s;

@@ -255,7 +255,7 @@ static int save_begin(struct filing *f, struct err *e)
 	struct sandbox_options box = {.qemu_pid = qmp_peer_pid(f->qmp), .rename_files = true};
 	struct source_options so = {.channels = 1, .mappings = &f->mappings, .wake_fd = f->wake_fd};
 
-	f->handover = handover_new();
+	f->handover = handover_new(-1);
 	if (guard_start(&f->guard, f->handover, SRC_STEP_MAX, SRC_STEP_MAX, save_detach, save_settle, f, e) < 0 ||
 	    sandbox_enter(&box, e) < 0 || qemu_setup_src(f->qmp, false, &f->settings, e) < 0)
 		return -1;

@@ -52,8 +52,9 @@ static void guard_run(struct handover *h, int from, int to, guard_detach_fn *det
 		_exit(0);
 	log_error("event=engine-died action=settle");
 	text = settle(arg);
+	/* Above the engine's usual level: whoever started it learns from this line what became of the guest. */
 	if (text)
-		log_info("%s", text);
+		log_warning("%s", text);
 	_exit(0);
 }
 

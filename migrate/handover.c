@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The hand-over. */
+/* The hand-over: how a move is brought to rest (its record: handover-record.c). */
 #include "migrate/handover.h"
 
 #include <poll.h>
@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,88 +23,6 @@
 #define GIVE_UP_PATIENCE (2 * NS_PER_S) /* to tell a destination that is not needed any more */
 #define DEAD_QEMU_PATIENCE                                                                                             \
 	(8 * NS_PER_S) /* our QEMU is dead: may the destination, if it is complete, have the guest? */
-
-static const char *const src_names[SRC_STEP_MAX] = {
-	[SRC_COPY] = "copy", [SRC_STOPPED] = "stopped", [SRC_SHUT] = "shut", [SRC_RELEASED] = "released",
-	[SRC_GO] = "go",     [SRC_MOVED] = "moved",     [SRC_KEPT] = "kept",
-};
-static const char *const dst_names[DST_STEP_MAX] = {
-	[DST_PREPARE] = "prepare", [DST_LOADED] = "loaded", [DST_GO] = "go",
-	[DST_RUNNING] = "running", [DST_NEVER] = "never",
-};
-
-#define BIT(n) (1U << (n))
-static const unsigned src_next[SRC_STEP_MAX] = {
-	[SRC_COPY] = BIT(SRC_STOPPED) | BIT(SRC_KEPT),
-	[SRC_STOPPED] = BIT(SRC_SHUT) | BIT(SRC_KEPT) |
-			BIT(SRC_GO), /* GO at once: our QEMU is dead and the destination loaded */
-	[SRC_SHUT] = BIT(SRC_RELEASED) | BIT(SRC_KEPT) | BIT(SRC_GO),
-	[SRC_RELEASED] = BIT(SRC_GO) | BIT(SRC_KEPT),
-	[SRC_GO] = BIT(SRC_MOVED) | BIT(SRC_KEPT),
-};
-static const unsigned dst_next[DST_STEP_MAX] = {
-	[DST_PREPARE] = BIT(DST_LOADED) | BIT(DST_NEVER),
-	[DST_LOADED] = BIT(DST_GO) | BIT(DST_NEVER),
-	[DST_GO] = BIT(DST_RUNNING) | BIT(DST_NEVER),
-};
-
-const char *src_step_name(enum src_step s)
-{
-	return s < SRC_STEP_MAX ? src_names[s] : "unknown";
-}
-
-const char *dst_step_name(enum dst_step s)
-{
-	return s < DST_STEP_MAX ? dst_names[s] : "unknown";
-}
-
-/* For the fault table of the tests: the step after whose entry this process stops itself, as in docs/testing.md. */
-static const char *fault_step = "";
-
-struct handover *handover_new(void)
-{
-	struct handover *h = mmap(NULL, sizeof(*h), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (h == MAP_FAILED)
-		abort();
-	h->beat_ns = clock_now_ns();
-	h->was_running = true;
-	fault_step = getenv("GODWIT_FAULT_STEP") ?: "";
-	return h;
-}
-
-static void step_move(struct handover *h, int next, unsigned allowed, const char *side, const char *from,
-		      const char *to)
-{
-	if (!(allowed & BIT(next))) {
-		log_error("event=handover-bug side=%s from=%s to=%s", side, from, to);
-		abort();
-	}
-	h->step = next;
-	h->beat_ns = clock_now_ns();
-	log_debug("event=handover side=%s from=%s to=%s", side, from, to);
-	if (!strcmp(fault_step, to))
-		raise(SIGSTOP);
-}
-
-void handover_src_move(struct handover *h, enum src_step next)
-{
-	enum src_step now = (enum src_step)h->step;
-
-	step_move(h, (int)next, src_next[now], "source", src_names[now], src_names[next]);
-}
-
-void handover_dst_move(struct handover *h, enum dst_step next)
-{
-	enum dst_step now = (enum dst_step)h->step;
-
-	step_move(h, (int)next, dst_next[now], "destination", dst_names[now], dst_names[next]);
-}
-
-void handover_busy(struct handover *h, int64_t ns)
-{
-	h->beat_ns = clock_now_ns() + ns;
-}
 
 static void nap(struct handover *h, int64_t ns)
 {
@@ -146,11 +63,15 @@ static void run_state(struct handover *h, struct qmp *q, char *ret, size_t size)
 	json_decref(o);
 }
 
-/* Open the monitor of a QEMU whose former client may just have died. NULL when it cannot be had by the deadline. */
-static struct qmp *monitor_open(struct handover *h, const char *path, int pidfd, int64_t deadline, struct err *e)
+/* The connection that was kept, or a new one to a QEMU whose former client may just have died. NULL when none can be
+ * had by the deadline. */
+static struct qmp *monitor_open(struct handover *h, struct qmp **kept, const char *path, int pidfd, int64_t deadline,
+				struct err *e)
 {
-	struct qmp *q = NULL;
+	struct qmp *q = steal_ptr(*kept);
 
+	if (q)
+		return q;
 	while (qmp_open(path, clock_now_ns() + NS_PER_S, &q, e) < 0) {
 		if (process_gone(pidfd, 0) || clock_now_ns() > deadline)
 			return NULL;
@@ -160,7 +81,7 @@ static struct qmp *monitor_open(struct handover *h, const char *path, int pidfd,
 }
 
 /* One look at our QEMU: `cont` where it had completed. Returns true when the guest is at rest, its state in @state. */
-static bool src_resumed(const struct settle_src *s, struct qmp *q, char *state, size_t size)
+static bool src_resumed(struct settle_src *s, struct qmp *q, char *state, size_t size)
 {
 	run_state(s->h, q, state, size);
 	if (!strcmp(state, "postmigrate")) {
@@ -175,7 +96,7 @@ static bool src_resumed(const struct settle_src *s, struct qmp *q, char *state, 
 
 /* Let the source's guest run on: by itself while QEMU fails its migration, with `cont` where QEMU had completed it. A
  * QEMU that hangs is waited for: nobody else may have its guest. */
-static enum settle_result src_keep(const struct settle_src *s, char *why, size_t why_size)
+static enum settle_result src_keep(struct settle_src *s, char *why, size_t why_size)
 {
 	int64_t deadline = clock_now_ns() + (s->patience_ns > QMP_PATIENCE ? s->patience_ns : QMP_PATIENCE);
 	struct err e = ERR_INIT;
@@ -185,7 +106,7 @@ static enum settle_result src_keep(const struct settle_src *s, char *why, size_t
 
 	while (!resumed && clock_now_ns() < deadline && !process_gone(s->qemu_pidfd, 0)) {
 		if (!q)
-			q = monitor_open(s->h, s->qmp_path, s->qemu_pidfd, deadline, &e);
+			q = monitor_open(s->h, &s->kept, s->qmp_path, s->qemu_pidfd, deadline, &e);
 		resumed = q && src_resumed(s, q, state, sizeof(state));
 		if (q && !state[0])
 			qmp_close(steal_ptr(q));
@@ -211,7 +132,7 @@ static enum settle_result src_keep(const struct settle_src *s, char *why, size_t
 }
 
 /* Ask the destination once: "GO stands" or "give up". The answer into @ret; -1 when nobody answered. */
-static int resolve_ask(const struct settle_src *s, bool go, char *ret, size_t size, struct err *e)
+static int resolve_ask(struct settle_src *s, bool go, char *ret, size_t size, struct err *e)
 {
 	struct wire_hello hello = {.role = WIRE_ROLE_RESOLVE, .channels = 1};
 	int64_t deadline = clock_now_ns() + (go ? ASK_PATIENCE : GIVE_UP_PATIENCE);
@@ -233,7 +154,7 @@ static int resolve_ask(const struct settle_src *s, bool go, char *ret, size_t si
 	return r;
 }
 
-static enum settle_result src_resolve(const struct settle_src *s, int64_t patience_ns, char *why, size_t why_size)
+static enum settle_result src_resolve(struct settle_src *s, int64_t patience_ns, char *why, size_t why_size)
 {
 	int64_t deadline = clock_now_ns() + patience_ns;
 	struct err e = ERR_INIT;
@@ -260,14 +181,15 @@ static enum settle_result src_resolve(const struct settle_src *s, int64_t patien
 }
 
 /* GO is not sent, so the destination will not run it: go on first, then tell it, so that it does not wait. Where our
- * QEMU has died, nobody here can run the guest any more, and a destination that is complete may: that is asked. */
-static enum settle_result src_before_go(const struct settle_src *s, char *why, size_t why_size)
+ * QEMU has died, nobody here can run the guest any more, and a destination that is complete may: that is asked, unless
+ * an agreement is needed for GO and was not given. */
+static enum settle_result src_before_go(struct settle_src *s, char *why, size_t why_size)
 {
 	enum settle_result r;
 	char answer[32];
 
 	r = src_keep(s, why, why_size);
-	if (r == SETTLE_NOWHERE && s->h->step != SRC_COPY && process_gone(s->qemu_pidfd, 0)) {
+	if (r == SETTLE_NOWHERE && s->h->step != SRC_COPY && !s->h->unagreed && process_gone(s->qemu_pidfd, 0)) {
 		handover_src_move(s->h, SRC_GO);
 		r = src_resolve(s, s->patience_ns < DEAD_QEMU_PATIENCE ? s->patience_ns : DEAD_QEMU_PATIENCE, why,
 				why_size);
@@ -278,12 +200,11 @@ static enum settle_result src_before_go(const struct settle_src *s, char *why, s
 	return r;
 }
 
-enum settle_result handover_src_settle(const struct settle_src *s, char *why, size_t why_size)
+static enum settle_result src_settle(struct settle_src *s, char *why, size_t why_size)
 {
 	enum settle_result r;
 	char answer[32];
 
-	why[0] = 0;
 	switch ((enum src_step)s->h->step) {
 	case SRC_COPY:
 	case SRC_STOPPED:
@@ -306,6 +227,16 @@ enum settle_result handover_src_settle(const struct settle_src *s, char *why, si
 		break;
 	}
 	return SETTLE_HERE;
+}
+
+enum settle_result handover_src_settle(struct settle_src *s, char *why, size_t why_size)
+{
+	enum settle_result r;
+
+	why[0] = 0;
+	r = src_settle(s, why, why_size);
+	qmp_close(steal_ptr(s->kept));
+	return r;
 }
 
 /* ---- destination ---- */
@@ -349,15 +280,24 @@ int handover_dst_run(struct handover *h, struct qmp *q, int qemu_pidfd, struct e
 	return err_wrap(e, "start the guest at the destination");
 }
 
-/* With a monitor of our own (the engine is gone): run the guest if it does not run already. */
-static void dst_run_settled(const struct settle_dst *s, char *why, size_t why_size)
+/* Run the guest if it does not run already. */
+static void dst_run_settled(struct settle_dst *s, char *why, size_t why_size)
 {
 	struct err e = ERR_INIT;
-	struct qmp *q = monitor_open(s->h, s->qmp_path, s->qemu_pidfd, clock_now_ns() + QMP_PATIENCE, &e);
+	int64_t deadline = clock_now_ns() + QMP_PATIENCE;
+	bool was_kept = s->kept != NULL;
+	struct qmp *q = monitor_open(s->h, &s->kept, s->qmp_path, s->qemu_pidfd, deadline, &e);
 	char state[32] = "";
 
 	if (q)
 		run_state(s->h, q, state, sizeof(state));
+	if (was_kept && !state[0]) {
+		/* What was kept is dead. */
+		qmp_close(q);
+		q = monitor_open(s->h, &s->kept, s->qmp_path, s->qemu_pidfd, deadline, &e);
+		if (q)
+			run_state(s->h, q, state, sizeof(state));
+	}
 	if (!strcmp(state, "running"))
 		handover_dst_move(s->h, DST_RUNNING);
 	else if (q)
@@ -370,10 +310,10 @@ static void dst_run_settled(const struct settle_dst *s, char *why, size_t why_si
 	qmp_close(q);
 }
 
-static void dst_give_up(const struct settle_dst *s)
+static void dst_give_up(struct settle_dst *s)
 {
 	struct err e = ERR_INIT;
-	struct qmp *q = monitor_open(s->h, s->qmp_path, s->qemu_pidfd, clock_now_ns() + QMP_PATIENCE, &e);
+	struct qmp *q = monitor_open(s->h, &s->kept, s->qmp_path, s->qemu_pidfd, clock_now_ns() + QMP_PATIENCE, &e);
 
 	handover_busy(s->h, QMP_PATIENCE);
 	handover_end_qemu(q, s->qemu_pidfd);
@@ -384,7 +324,7 @@ static void dst_give_up(const struct settle_dst *s)
 /* One question of the source. Returns true when there will be no other that matters. "Never" is not the last word until
  * the source says that it goes on: whoever asked may be killed before the answer has done its work, and then its guard
  * asks. */
-static bool resolve_answer(const struct settle_dst *s, int fd, char *why, size_t why_size)
+static bool resolve_answer(struct settle_dst *s, int fd, char *why, size_t why_size)
 {
 	int64_t deadline = clock_now_ns() + 3 * NS_PER_S;
 	struct wire_hello hello;
@@ -421,11 +361,10 @@ static bool resolve_answer(const struct settle_dst *s, int fd, char *why, size_t
 	return ok && (!go || s->h->step == DST_RUNNING);
 }
 
-enum settle_result handover_dst_settle(const struct settle_dst *s, char *why, size_t why_size)
+static enum settle_result dst_settle(struct settle_dst *s, char *why, size_t why_size)
 {
 	int64_t deadline = clock_now_ns() + s->patience_ns;
 
-	why[0] = 0;
 	if (s->h->step == DST_PREPARE) {
 		dst_give_up(s);
 		snprintf(why, why_size, "the guest was not complete here");
@@ -449,4 +388,14 @@ enum settle_result handover_dst_settle(const struct settle_dst *s, char *why, si
 		return SETTLE_UNDECIDED;
 	}
 	return s->h->step == DST_RUNNING ? SETTLE_HERE : SETTLE_THERE;
+}
+
+enum settle_result handover_dst_settle(struct settle_dst *s, char *why, size_t why_size)
+{
+	enum settle_result r;
+
+	why[0] = 0;
+	r = dst_settle(s, why, why_size);
+	qmp_close(steal_ptr(s->kept));
+	return r;
 }

@@ -51,15 +51,26 @@ enum dst_step {
 	DST_STEP_MAX
 };
 
-/* Shared with the guard (anonymous shared memory). Written by the engine; by the guard only once the engine is gone. */
+/* Shared with the guard, in anonymous memory or in a file that others may look at. Written by the engine; by the guard
+ * only once the engine is gone. */
 struct handover {
+	atomic_uint version;     /* HANDOVER_VERSION: a daemon may be newer than the engine that it finds at work */
 	atomic_int step;         /* enum src_step or enum dst_step */
 	atomic_llong beat_ns;    /* clock_now_ns() of the engine's last sign of life; in the future: handover_busy() */
 	atomic_bool settled;     /* nothing is left for the guard to do */
+	atomic_bool unagreed;    /* source: GO must not be said yet, by nobody (migrate/agree.h) */
 	atomic_bool was_running; /* the guest ran when the move began, so it must run on; a paused one stays paused */
 };
 
-struct handover *handover_new(void);
+#define HANDOVER_VERSION 1U
+
+/* In the file behind @fd, which has room for it (handover_reserve()); -1: in memory. */
+struct handover *handover_new(int fd);
+int handover_reserve(int fd, struct err *e);
+
+/* The step in the record in the file behind @fd: of an engine, or a guard, that lives or is gone; *ret_was_running as
+ * in the record. -1: there is none, so nothing was begun. -2: it is of another version. */
+int handover_look(int fd, bool *ret_was_running);
 
 /* Move to a step; aborts when the table of allowed successors says no (our own mistake). Logs the move. */
 void handover_src_move(struct handover *h, enum src_step next);
@@ -79,10 +90,13 @@ enum settle_result {
 	SETTLE_RESULT_MAX
 };
 
+struct qmp;
 struct settle_src {
 	struct handover *h;
 	const char *qmp_path;
-	int qemu_pidfd; /* -1 when unknown */
+	struct qmp *kept; /* the engine's own connection, used first: it may have given up the right to open another
+			     (migrate/sandbox.h); taken. NULL: none */
+	int qemu_pidfd;   /* -1 when unknown */
 	struct sock_addr to;
 	const struct conn_secret *secret;
 	uint8_t session[WIRE_SESSION_SIZE];
@@ -90,13 +104,14 @@ struct settle_src {
 	bool denied;         /* the destination has said, after GO, that it did not run the guest and never will */
 };
 
-/* Source: bring the move to its end from whatever step the record is at. No QMP connection of ours may be open. @why:
- * for the log. */
-enum settle_result handover_src_settle(const struct settle_src *s, char *why, size_t why_size);
+/* Source: bring the move to its end from whatever step the record is at. No other QMP connection of ours may be open.
+ * @why: for the log. */
+enum settle_result handover_src_settle(struct settle_src *s, char *why, size_t why_size);
 
 struct settle_dst {
 	struct handover *h;
 	const char *qmp_path;
+	struct qmp *kept; /* as above */
 	int qemu_pidfd;
 	int listen_fd;
 	const struct conn_secret *secret;
@@ -105,11 +120,10 @@ struct settle_dst {
 };
 
 /* Destination: likewise. Answers the source's questions on listen_fd, for as long as it takes or patience lasts. */
-enum settle_result handover_dst_settle(const struct settle_dst *s, char *why, size_t why_size);
+enum settle_result handover_dst_settle(struct settle_dst *s, char *why, size_t why_size);
 
 /* Destination: run the guest, or leave it paused if it was. 0 once it runs (RESUME seen), -1 with @e and the certainty
  * that it did not and will not (its QEMU is ended). */
-struct qmp;
 int handover_dst_run(struct handover *h, struct qmp *q, int qemu_pidfd, struct err *e);
 
 /* End a QEMU for good: QMP quit where @q is usable (may be NULL), SIGKILL two seconds later, or at once. */

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* godwit-migrate: the data plane of one migration, one process on each side. */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "migrate/engine.h"
+#include "migrate/handover.h"
 
 #define MAX_PAUSE_DEFAULT 300
 #define MAX_PAUSE_MAX 60000
@@ -41,6 +44,8 @@ static const char help_text[] =
 	"  --wait S             receive: how long to wait for a sender (default: for ever)\n"
 	"  --settle S           after a cut at the hand-over: how long to ask or wait for the other side (default "
 	"120)\n"
+	"  --agree-fd N         send: hand over only once a 'y' can be read from descriptor N\n"
+	"  --record-fd N        send, receive: keep the step of the hand-over in the file that is open as N\n"
 	"  --json               one JSON object per line on standard output\n"
 	"  --help               this text\n"
 	"\n"
@@ -64,6 +69,8 @@ enum option_id {
 	OPT_KEEP,
 	OPT_WAIT,
 	OPT_SETTLE,
+	OPT_AGREE,
+	OPT_RECORD,
 	OPT_JSON,
 	OPT_HELP
 };
@@ -91,6 +98,8 @@ static const struct option options[] = {
 	{"keep-source", no_argument, NULL, OPT_KEEP},
 	{"wait", required_argument, NULL, OPT_WAIT},
 	{"settle", required_argument, NULL, OPT_SETTLE},
+	{"agree-fd", required_argument, NULL, OPT_AGREE},
+	{"record-fd", required_argument, NULL, OPT_RECORD},
 	{"json", no_argument, NULL, OPT_JSON},
 	{"help", no_argument, NULL, OPT_HELP},
 	{NULL, 0, NULL, 0},
@@ -98,8 +107,8 @@ static const struct option options[] = {
 
 /* Which verbs take which option, in the order of enum option_id. */
 static const unsigned option_verbs[] = {
-	ALL,  SEND, RECEIVE, SEND | RECEIVE, SEND | RECEIVE, RECEIVE, SEND | RECEIVE, SEND, SEND,
-	SEND, SEND, SEND,    SEND,           SEND | SAVE,    RECEIVE, SEND | RECEIVE, ALL,  ALL,
+	ALL,  SEND, RECEIVE, SEND | RECEIVE, SEND | RECEIVE, RECEIVE,        SEND | RECEIVE, SEND,           SEND, SEND,
+	SEND, SEND, SEND,    SEND | SAVE,    RECEIVE,        SEND | RECEIVE, SEND,           SEND | RECEIVE, ALL,  ALL,
 };
 
 struct verb {
@@ -124,6 +133,19 @@ static int parse_number(const char *name, const char *text, unsigned long min, u
 	*ret = strtoul(text, &end, 10);
 	if (errno || end == text || *end || text[0] == '-' || *ret < min || *ret > max)
 		return err_set(e, ERR_USAGE, "--%s %s: must be a whole number from %lu to %lu", name, text, min, max);
+	return 0;
+}
+
+/* @text, of option @name, is the open descriptor @fd, and not one that is only for @useless. */
+static int check_fd(const char *name, const char *text, int fd, int useless, struct err *e)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0)
+		return err_set(e, ERR_USAGE, "--%s %s: is not open", name, text);
+	if ((flags & O_ACCMODE) == useless)
+		return err_set(e, ERR_USAGE, "--%s %s: is open for %s only", name, text,
+			       useless == O_WRONLY ? "writing" : "reading");
 	return 0;
 }
 
@@ -190,6 +212,19 @@ static int parse_option(struct engine_options *o, int id, const char *arg, struc
 			return -1;
 		o->settle_s = (unsigned)n;
 		return 0;
+	case OPT_AGREE:
+		if (parse_number("agree-fd", arg, 3, INT_MAX, &n, e) < 0)
+			return -1;
+		o->agree_fd = (int)n;
+		return check_fd("agree-fd", arg, o->agree_fd, O_WRONLY, e);
+	case OPT_RECORD:
+		if (parse_number("record-fd", arg, 3, INT_MAX, &n, e) < 0)
+			return -1;
+		o->record_fd = (int)n;
+		return check_fd("record-fd", arg, o->record_fd, O_RDONLY, e) < 0 ||
+				       handover_reserve(o->record_fd, e) < 0
+			       ? -1
+			       : 0;
 	case OPT_JSON:
 		o->mode = REPORT_JSON;
 		return 0;
@@ -257,7 +292,11 @@ static void dump_on_abort(int sig)
 
 int main(int argc, char **argv)
 {
-	struct engine_options o = {.max_pause_ms = MAX_PAUSE_DEFAULT, .settle_s = SETTLE_DEFAULT, .mode = REPORT_PLAIN};
+	struct engine_options o = {.max_pause_ms = MAX_PAUSE_DEFAULT,
+				   .settle_s = SETTLE_DEFAULT,
+				   .agree_fd = -1,
+				   .record_fd = -1,
+				   .mode = REPORT_PLAIN};
 	const struct verb *v = verb_find(argc > 1 ? argv[1] : NULL);
 	struct err e = ERR_INIT;
 	struct report *r;

@@ -494,7 +494,7 @@ static enum settle_result settle(struct receive *r, const struct err *why)
 		conn_send_fail(&r->control, why);
 	if (r->dest)
 		dest_abort(r->dest);
-	qmp_close(steal_ptr(r->qmp));
+	r->settle.kept = steal_ptr(r->qmp);
 	/* It has been told, or has told us: then it asks at once or not at all. */
 	if (r->handover->step == DST_NEVER && r->source_said)
 		r->settle.patience_ns = 3 * NS_PER_S;
@@ -591,7 +591,7 @@ enum outcome receive_run(const struct engine_options *opt, struct report *report
 	for (unsigned i = 0; i < WIRE_CHANNELS_MAX; i++)
 		r->channels[i] = CONN_INIT;
 	r->guard = GUARD_INIT;
-	r->handover = handover_new();
+	r->handover = handover_new(opt->record_fd);
 	if (listen_start(r, &e) < 0 || accept_sender(r, &e) < 0 || begin(r, &e) < 0) {
 		o = finish_empty(r, &e);
 	} else {

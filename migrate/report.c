@@ -24,6 +24,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/text.h"
 
 #define REDRAW_NS (100 * NS_PER_MS)
 #define PLAIN_EVERY_NS (10 * NS_PER_S)
@@ -34,7 +35,6 @@
 #define BAR_MIN 10
 #define BAR_MAX 30
 #define BAR_DETAIL_MAX 4
-#define CELL 32
 
 struct report {
 	enum report_mode mode;
@@ -146,85 +146,6 @@ static void say(struct report *r, int patience_ms, const char *fmt, ...)
 	emit(r, text, patience_ms);
 }
 
-/* @text with what could disturb a terminal or is no UTF-8 replaced by '?'. NULL gives "". Caller frees. */
-static char *clean(const char *text)
-{
-	char *copy = xstrdup(text ? text : "");
-	json_t *valid = json_string(copy);
-
-	for (char *p = copy; *p; p++) {
-		unsigned char c = (unsigned char)*p;
-
-		if (c == '\n' || c == '\t')
-			*p = ' ';
-		else if (c < 0x20 || c == 0x7f || (c >= 0x80 && !valid))
-			*p = '?';
-	}
-	json_decref(valid);
-	return copy;
-}
-
-/* Units ---------------------------------------------------------------------------------------------------------- */
-
-/* "812 MB", "1.07 GB", "12.3 MiB": three digits and one of @names, the first of which is worth @first. */
-static void text_scaled(char *buf, double v, double step, const char *const names[], size_t n_names)
-{
-	size_t i = 0;
-
-	while (v >= step * 0.9995 && i + 1 < n_names) {
-		v /= step;
-		i++;
-	}
-	snprintf(buf, CELL, "%.*f %s", i == 0 || v >= 99.95 ? 0 : v >= 9.995 ? 1 : 2, v, names[i]);
-}
-
-/* Bytes on a wire, decimal. @buf: CELL bytes. */
-static void text_wire(char *buf, uint64_t bytes)
-{
-	static const char *const names[] = {"B", "kB", "MB", "GB", "TB", "PB"};
-
-	text_scaled(buf, (double)bytes, 1000, names, ARRAY_SIZE(names));
-}
-
-/* Bytes of memory, binary. @buf: CELL bytes. */
-static void text_memory(char *buf, uint64_t bytes)
-{
-	static const char *const names[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-
-	text_scaled(buf, (double)bytes, 1024, names, ARRAY_SIZE(names));
-}
-
-/* A duration: "2.91 ms", "412 ms", "8.93 s", "2:05 min", "1:02:03 h", "-" for none. @buf: CELL bytes. */
-static void text_duration(char *buf, int64_t ns)
-{
-	double ms = (double)ns / NS_PER_MS;
-	int64_t s = (ns + NS_PER_S / 2) / NS_PER_S;
-
-	if (ns < 0)
-		snprintf(buf, CELL, "-");
-	else if (ms < 999.5)
-		snprintf(buf, CELL, "%.*f ms", ms < 9.995 ? 2 : ms < 99.95 ? 1 : 0, ms);
-	else if (ms < 59995)
-		snprintf(buf, CELL, "%.*f s", ms < 9995 ? 2 : 1, ms / 1000);
-	else if (s < 3600)
-		snprintf(buf, CELL, "%" PRId64 ":%02" PRId64 " min", s / 60, s % 60);
-	else
-		snprintf(buf, CELL, "%" PRId64 ":%02" PRId64 ":%02" PRId64 " h", s / 3600, s / 60 % 60, s % 60);
-}
-
-/* An ETA as a clock: "0:02", "1:02:03", "-:--" while unknown. Rounded up, so that it does not say 0:00 too early. */
-static void text_clock(char *buf, int64_t ns)
-{
-	int64_t s = ns / NS_PER_S + (ns % NS_PER_S > 0);
-
-	if (ns < 0)
-		snprintf(buf, CELL, "-:--");
-	else if (s < 3600)
-		snprintf(buf, CELL, "%" PRId64 ":%02" PRId64, s / 60, s % 60);
-	else
-		snprintf(buf, CELL, "%" PRId64 ":%02" PRId64 ":%02" PRId64, s / 3600, s / 60 % 60, s % 60);
-}
-
 /* JSON ----------------------------------------------------------------------------------------------------------- */
 
 /* Milliseconds with microseconds as fraction; -1 for none. New reference. */
@@ -241,7 +162,7 @@ static json_t *json_count(uint64_t v)
 
 static void set_text(json_t *o, const char *key, const char *text)
 {
-	_free_ char *c = clean(text);
+	_free_ char *c = text_clean(text);
 
 	json_object_set_new(o, key, json_string(c));
 }
@@ -335,7 +256,8 @@ static void result_json(struct report *r, const struct report_result *res)
 /* What stands right of the bar, more of it the higher @detail (0..BAR_DETAIL_MAX). @buf: LINE_MAX_BYTES. */
 static void bar_tail(char *buf, const struct report_progress *p, int detail)
 {
-	char rate[CELL], dirty[CELL], left[CELL], eta[CELL], parts[3][2 * CELL + 16] = {"", "", ""};
+	char rate[TEXT_CELL], dirty[TEXT_CELL], left[TEXT_CELL], eta[TEXT_CELL],
+		parts[3][2 * TEXT_CELL + 16] = {"", "", ""};
 
 	text_wire(rate, p->wire_rate);
 	text_wire(dirty, p->dirty_rate);
@@ -491,16 +413,29 @@ void report_note(struct report *r, const char *text)
 		set_text(o, "text", text);
 		json_emit(r, o, line_patience(r));
 	} else {
-		_free_ char *c = clean(text);
+		_free_ char *c = text_clean(text);
 
 		say(r, line_patience(r), "%8.3f s  %s\n", since_start(r), c);
 	}
 }
 
+void report_ready(struct report *r, unsigned pass, uint64_t remaining)
+{
+	if (r->mode == REPORT_JSON) {
+		json_t *o = json_event(r, "ready");
+
+		json_object_set_new(o, "pass", json_count(pass));
+		json_object_set_new(o, "remaining", json_count(remaining));
+		json_emit(r, o, RESULT_PATIENCE_MS);
+	} else {
+		say(r, line_patience(r), "%8.3f s  ready to hand over\n", since_start(r));
+	}
+}
+
 static void forecast_text(struct report *r, const struct forecast *f)
 {
-	char bytes[CELL], total[CELL], pause[CELL];
-	_free_ char *why = clean(f->why);
+	char bytes[TEXT_CELL], total[TEXT_CELL], pause[TEXT_CELL];
+	_free_ char *why = text_clean(f->why);
 
 	r->forecast_told = true;
 	if (!f->converges) {
@@ -540,7 +475,7 @@ static void row(FILE *t, const char *name, const char *forecast, const char *res
 /* A row of a duration, left out when it does not apply. @f: an unforecast row in a table with two columns has "". */
 static void row_duration(FILE *t, const char *name, const char *f, int64_t ns)
 {
-	char cell[CELL];
+	char cell[TEXT_CELL];
 
 	if (ns < 0)
 		return;
@@ -552,7 +487,7 @@ static void row_duration(FILE *t, const char *name, const char *f, int64_t ns)
 static void table_compared(FILE *t, const struct report_result *res)
 {
 	const struct forecast *f = res->forecast;
-	char a[CELL], b[CELL];
+	char a[TEXT_CELL], b[TEXT_CELL];
 
 	if (f)
 		row(t, "", "forecast", "result");
@@ -596,7 +531,7 @@ static void table_pause(FILE *t, const struct report_result *res)
 
 static void row_count(FILE *t, const char *name, const char *f, uint64_t n)
 {
-	char cell[CELL];
+	char cell[TEXT_CELL];
 
 	if (n == 0)
 		return;
@@ -608,7 +543,7 @@ static void row_count(FILE *t, const char *name, const char *f, uint64_t n)
 static void table_rest(FILE *t, const struct report_result *res)
 {
 	const char *f = res->forecast ? "" : NULL;
-	char cell[CELL];
+	char cell[TEXT_CELL];
 
 	row_duration(t, "prepare", f, res->prepare_ns);
 	row_count(t, "pages", f, res->pages);
@@ -630,7 +565,8 @@ static void table_rest(FILE *t, const struct report_result *res)
 
 static void result_text(struct report *r, const struct report_result *res)
 {
-	_free_ char *guest = clean(res->guest), *error = clean(res->error ? res->error->text : NULL), *table = NULL;
+	_free_ char *guest = text_clean(res->guest), *error = text_clean(res->error ? res->error->text : NULL),
+		    *table = NULL;
 	bool dry = strcmp(res->result, "dry-run") == 0;
 	size_t size = 0;
 	FILE *t;

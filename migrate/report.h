@@ -53,6 +53,10 @@ struct report_progress {
  * eta_ms for eta_ns}. */
 void report_progress(struct report *r, const struct report_progress *shown);
 
+/* The source could hand over and waits for the agreement (migrate/agree.h). JSON: {"event":"ready","pass","remaining"}.
+ */
+void report_ready(struct report *r, unsigned pass, uint64_t remaining);
+
 /* A sentence worth telling (a policy decision, the chosen accelerator, a warning). JSON: {"event":"note","text":...}.
  */
 void report_note(struct report *r, const char *text);

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "hv/dirtyrate.h"
+#include "migrate/agree.h"
 #include "migrate/compat.h"
 #include "migrate/engine.h"
 #include "migrate/forecast.h"
@@ -37,6 +38,7 @@
 #define PREPARE_PATIENCE (600 * NS_PER_S)
 #define STALL_PATIENCE (30 * NS_PER_S)  /* nothing moved for so long: the wire is dead */
 #define SWITCH_PATIENCE (10 * NS_PER_S) /* from the guest's stop to LOADED; beyond, the guest resumes here */
+#define AGREE_PATIENCE (60 * NS_PER_S)
 #define TICK_MS 20
 #define PROBE_ROUNDS 32
 #define WINDOW_PART 4000            /* near the end the window is what the wire carries in this part of a second */
@@ -63,6 +65,7 @@ struct send {
 	struct source *source;
 	int qemu_fd, wake_fd, signal_fd;
 	struct policy policy;
+	struct agree agree;
 	struct eta eta;
 	double shown_progress;
 	int64_t shown_eta_ns;
@@ -403,6 +406,49 @@ static void progress_show(struct send *s, const struct source_state *st, int64_t
 	report_progress(s->report, &p);
 }
 
+static void agree_ask(struct send *s)
+{
+	if (s->agree.asked_ns)
+		return;
+	s->agree.asked_ns = clock_now_ns();
+	report_ready(s->report, s->progress.pass, s->progress.remaining);
+}
+
+/* Every TICK_MS until it is given: ask, hold, give up. 0, or -1 with @e. */
+static int agree_tick(struct send *s, const struct source_state *st, struct err *e)
+{
+	const struct qemu_progress *p = &s->progress;
+	/* Before the copy has a rate of its own, what the probe has shown may be far above what we may use. */
+	uint64_t rate = s->opt->bandwidth && s->opt->bandwidth < s->wire_rate ? s->opt->bandwidth : s->wire_rate;
+	bool hold = false;
+
+	if (agree_given(&s->agree) && !s->agree.held)
+		return 0;
+	if (agree_look(&s->agree, e) < 0)
+		return -1;
+	s->handover->unagreed = !agree_given(&s->agree);
+	if (!agree_given(&s->agree)) {
+		if (agree_due(p->pass, p->remaining, rate))
+			agree_ask(s);
+		hold = agree_must_hold(p->pass, p->remaining, rate);
+	}
+	if (hold != s->agree.held)
+		source_hold(s->source, hold);
+	s->agree.held = hold;
+	if (!hold)
+		return 0;
+	/* A wire that we keep still is not a dead one, and its rate is not zero. */
+	s->moved_ns = s->rate_ns = clock_now_ns();
+	s->rate_bytes = st->wire_bytes;
+	if (clock_now_ns() - s->agree.asked_ns > AGREE_PATIENCE)
+		return err_set(e, ERR_TIMEOUT, "nobody agreed to the hand-over within %lld s",
+			       AGREE_PATIENCE / NS_PER_S);
+	if (s->opt->deadline_s && clock_now_ns() - s->start_ns > s->opt->deadline_s * NS_PER_S)
+		return err_set(e, ERR_TIMEOUT, "nobody agreed to the hand-over before the deadline of %u s",
+			       s->opt->deadline_s);
+	return 0;
+}
+
 /* Every TICK_MS while the guest runs: look, show, decide. */
 static int copy_tick(struct send *s, struct err *e)
 {
@@ -414,6 +460,10 @@ static int copy_tick(struct send *s, struct err *e)
 		return -1;
 	s->passes = s->progress.pass;
 	source_get_state(s->source, &st);
+	if (agree_tick(s, &st, e) < 0)
+		return -1;
+	if (s->agree.held)
+		return 0;
 	rate_update(s, &st);
 	window_update(s);
 	forecast_once(s, &st);
@@ -449,6 +499,11 @@ static void step_stopped(struct send *s, int64_t when_ns)
 	handover_src_move(s->handover, SRC_STOPPED);
 	s->stop_ns = when_ns;
 	report_phase(s->report, "switchover");
+	/* QEMU was faster than the answer: what is left must flow meanwhile. */
+	if (!agree_given(&s->agree)) {
+		agree_ask(s);
+		source_hold(s->source, false);
+	}
 }
 
 /* Take the events that are there. 0, or -1 when QEMU is gone. */
@@ -491,6 +546,27 @@ static int say_go(struct send *s, struct err *e)
 	return conn_send(&s->control, WIRE_GO, 0, NULL, 0, clock_now_ns() + 5 * NS_PER_S, e);
 }
 
+/* The guest is stopped and complete at the destination, and nobody has agreed yet: wait for that, as long as the guest
+ * may pause. 0, or -1 with @e: it goes on here. */
+static int agree_gate(struct send *s, struct err *e)
+{
+	int64_t deadline = s->stop_ns + s->opt->max_pause_ms * NS_PER_MS;
+
+	if (agree_given(&s->agree))
+		return 0;
+	agree_ask(s);
+	while (agree_look(&s->agree, e) == 0 && !agree_given(&s->agree)) {
+		if (clock_now_ns() > deadline)
+			return err_set(e, ERR_TIMEOUT,
+				       "nobody agreed to the hand-over within the allowed pause of %u ms",
+				       s->opt->max_pause_ms);
+		s->handover->beat_ns = clock_now_ns();
+		usleep(500);
+	}
+	s->handover->unagreed = !agree_given(&s->agree);
+	return agree_given(&s->agree) ? 0 : -1;
+}
+
 /* The destination has everything: let our QEMU complete, which ends its power to resume by itself, then say GO. */
 static int step_loaded(struct send *s, struct err *e)
 {
@@ -501,6 +577,8 @@ static int step_loaded(struct send *s, struct err *e)
 		step_stopped(s, s->loaded_ns);
 	if (s->handover->step != SRC_STOPPED)
 		return err_set(e, ERR_PROTOCOL, "the destination says \"loaded\" twice");
+	if (agree_gate(s, e) < 0)
+		return -1;
 	handover_src_move(s->handover, SRC_SHUT);
 	handover_busy(s->handover, 5 * NS_PER_S);
 	if (qemu_let_complete(s->qemu_fd, e) < 0 || events_take(s, clock_now_ns() + 5 * NS_PER_S, e) < 0) {
@@ -631,7 +709,7 @@ static enum settle_result settle(struct send *s, const struct err *why)
 			usleep(2000);
 		qemu_settings_restore(s->qmp, &s->settings);
 	}
-	qmp_close(steal_ptr(s->qmp));
+	s->settle.kept = steal_ptr(s->qmp);
 	r = handover_src_settle(&s->settle, s->settle_why, sizeof(s->settle_why));
 	report_note(s->report, s->settle_why);
 	return r;
@@ -831,8 +909,10 @@ enum outcome send_run(const struct engine_options *opt, struct report *r)
 		s->channels[i] = CONN_INIT;
 	s->pidfd = s->qemu_fd = -1;
 	s->guard = GUARD_INIT;
-	s->handover = handover_new();
+	s->handover = handover_new(opt->record_fd);
 	s->limit_ms = 1;
+	s->agree.fd = opt->agree_fd;
+	s->handover->unagreed = opt->agree_fd >= 0;
 	policy_init(&s->policy, &po);
 	eta_init(&s->eta);
 	s->shown_eta_ns = -1;

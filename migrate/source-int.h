@@ -83,6 +83,7 @@ struct source {
 	pthread_cond_t change;
 	struct chunk chunks[CHUNKS];
 	uint64_t unsent, window;
+	bool hold; /* the tap reads no more */
 	uint64_t queued_batches;
 	struct err error;
 	unsigned ended;

@@ -22,7 +22,7 @@ static struct chunk *chunk_take(struct source *s)
 
 	pthread_mutex_lock(&s->lock);
 	while (!s->abort && !found) {
-		for (unsigned i = 0; i < CHUNKS && !found && (s->unsent < s->window || s->final); i++)
+		for (unsigned i = 0; i < CHUNKS && !found && !s->hold && (s->unsent < s->window || s->final); i++)
 			if (!s->chunks[i].refs)
 				found = &s->chunks[i];
 		if (found)

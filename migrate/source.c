@@ -168,6 +168,14 @@ void source_set_window(struct source *s, uint64_t bytes)
 		conn_bound_unsent(s->channels[i].conn, bytes);
 }
 
+void source_hold(struct source *s, bool hold)
+{
+	pthread_mutex_lock(&s->lock);
+	s->hold = hold;
+	pthread_cond_broadcast(&s->change);
+	pthread_mutex_unlock(&s->lock);
+}
+
 void source_get_state(struct source *s, struct source_state *ret)
 {
 	*ret = (struct source_state){

@@ -45,6 +45,9 @@ void source_set_window(struct source *s, uint64_t bytes);
 #define SOURCE_WINDOW_MIN (64UL << 10)
 #define SOURCE_WINDOW_MAX (16UL << 20)
 
+/* Read no more of QEMU's stream while @hold, so that QEMU blocks and cannot come to the end of its pass. Any thread. */
+void source_hold(struct source *s, bool hold);
+
 void source_get_state(struct source *s, struct source_state *ret);
 
 /* The first failure of any thread. */

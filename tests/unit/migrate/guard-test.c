@@ -73,7 +73,7 @@ static int setup(void **state)
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	seen = mmap(NULL, sizeof(*seen), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(seen, MAP_FAILED);
-	record = handover_new();
+	record = handover_new(-1);
 	return 0;
 }
 

@@ -102,8 +102,8 @@ static int setup(void **state)
 	memset(s->secret.token, 7, sizeof(s->secret.token));
 	s->dst.listen_fd = sock_tcp_listen(&any, 8, &e);
 	assert_true(s->dst.listen_fd >= 0);
-	s->src.h = handover_new();
-	s->dst.h = handover_new();
+	s->src.h = handover_new(-1);
+	s->dst.h = handover_new(-1);
 	s->src.h->was_running = true;
 	s->src.to = any;
 	snprintf(s->src.to.port, sizeof(s->src.to.port), "%d", sock_tcp_port(s->dst.listen_fd));
@@ -173,7 +173,7 @@ static bool move_aborts(bool src, int from, int to)
 	int status;
 
 	if (pid == 0) {
-		struct handover *h = handover_new();
+		struct handover *h = handover_new(-1);
 
 		signal(SIGABRT, SIG_DFL);
 		if (freopen("/dev/null", "w", stderr) == NULL)
@@ -524,6 +524,96 @@ static void a_destination_that_has_not_everything_gives_up_at_once(void **state)
 	monitor_finish(&dst, true);
 }
 
+/* The connection that an engine has when it begins to settle. */
+static struct qmp *connected(const struct monitor *m)
+{
+	struct err e = ERR_INIT;
+	struct qmp *q = NULL;
+
+	if (qmp_open(m->path, clock_now_ns() + 5 * NS_PER_S, &q, &e) < 0)
+		fail_msg("%s", e.text);
+	return q;
+}
+
+/* An engine that has become the user of its QEMU cannot open the monitor again (qmp_path leads nowhere here). */
+static void what_the_engine_has_open_is_enough_for_both_sides(void **state)
+{
+	struct sides *s = *state;
+	struct monitor src, dst;
+
+	monitor_start(&src, script_cont);
+	monitor_start(&dst, script_dst_quit);
+	s->src.kept = connected(&src);
+	s->dst.kept = connected(&dst);
+	s->src.h->step = SRC_RELEASED;
+	s->dst.h->step = DST_LOADED;
+	dst_start(s);
+	src_ends(s, SETTLE_HERE, SRC_KEPT);
+	dst_ends(s, SETTLE_THERE, DST_NEVER);
+	assert_null(s->src.kept);
+	assert_null(s->dst.kept);
+	monitor_finish(&src, true);
+	monitor_finish(&dst, true);
+}
+
+static void a_destination_runs_the_guest_over_what_is_open(void **state)
+{
+	struct sides *s = *state;
+	struct monitor dst;
+
+	monitor_start(&dst, script_dst_run);
+	s->dst.kept = connected(&dst);
+	s->src.h->step = SRC_GO;
+	s->dst.h->step = DST_LOADED;
+	dst_start(s);
+	src_ends(s, SETTLE_THERE, SRC_MOVED);
+	dst_ends(s, SETTLE_HERE, DST_RUNNING);
+	monitor_finish(&dst, true);
+}
+
+static void without_the_agreement_a_dead_source_qemu_hands_nothing_over(void **state)
+{
+	struct sides *s = *state;
+	struct monitor dst;
+
+	monitor_start(&dst, script_dst_quit);
+	s->dst.qmp_path = dst.path;
+	s->src.qemu_pidfd = s->dead_pidfd;
+	s->src.h->step = SRC_STOPPED;
+	s->src.h->unagreed = true;
+	s->dst.h->step = DST_LOADED;
+	dst_start(s);
+	src_ends(s, SETTLE_NOWHERE, SRC_STOPPED);
+	dst_ends(s, SETTLE_THERE, DST_NEVER);
+	monitor_finish(&dst, true);
+}
+
+static void record_in_a_file_says_what_was_done_when_nobody_is_left(void **state)
+{
+	_closefd_ int fd = memfd_create("record", MFD_CLOEXEC);
+	bool was_running = false;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(handover_look(fd, &was_running), -1);
+	assert_int_equal(handover_reserve(fd, NULL), 0);
+	assert_int_equal(handover_look(fd, &was_running), -1);
+	pid = fork();
+	if (pid == 0) {
+		struct handover *h = handover_new(fd);
+
+		handover_src_move(h, SRC_STOPPED);
+		handover_src_move(h, SRC_SHUT);
+		kill(getpid(), SIGKILL);
+	}
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(handover_look(fd, &was_running), SRC_SHUT);
+	assert_true(was_running);
+	/* Of a newer engine. */
+	assert_int_equal(pwrite(fd, &(unsigned){HANDOVER_VERSION + 1}, sizeof(unsigned), 0), sizeof(unsigned));
+	assert_int_equal(handover_look(fd, &was_running), -2);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -546,6 +636,10 @@ int main(void)
 		T(a_stranger_at_the_port_decides_nothing),
 		T(a_question_of_another_move_is_not_answered),
 		T(a_destination_that_has_not_everything_gives_up_at_once),
+		T(what_the_engine_has_open_is_enough_for_both_sides),
+		T(a_destination_runs_the_guest_over_what_is_open),
+		T(without_the_agreement_a_dead_source_qemu_hands_nothing_over),
+		T(record_in_a_file_says_what_was_done_when_nobody_is_left),
 	};
 
 	return cmocka_run_group_tests_name("handover", tests, NULL, NULL);
