@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the protocol's core share. */
+#ifndef GODWIT_CLUSTER_CORE_INT_H
+#define GODWIT_CLUSTER_CORE_INT_H
+
+#include <sys/queue.h>
+
+#include "cluster/core.h"
+#include "cluster/msg.h"
+
+enum core_phase {
+	PHASE_IDLE,    /* no view, or one without quorum */
+	PHASE_SYNCING, /* a round is on: SYNCs, a claim, promises */
+	PHASE_FOLLOWING,
+	PHASE_LEADING,
+};
+
+/* A member that was heard of. */
+struct peer {
+	uint32_t id;
+	bool in_view;
+	/* of the current round */
+	bool heard;
+	uint8_t flags; /* MSG_LEARNER, MSG_FAILED, MSG_DIVERGED */
+	bool stranger; /* its history is another one */
+	uint64_t promised, last_epoch, last_index;
+	uint32_t version;
+	bool granted, granted_learner;
+	/* of the current epoch */
+	uint64_t ack;
+	/* the newest digests it told */
+	uint64_t check_index;
+	uint8_t chain[32], state[32];
+	bool check_alarm;
+	bool doubted; /* a majority contradicted its digests, and it does not say that it knows */
+};
+
+/* A proposal of ours without an answer. */
+struct pending {
+	TAILQ_ENTRY(pending) link; /* in core.unsent while it is there */
+	bool unsent;
+	bool doubtful; /* it may be in a part of the log that went by inside a snapshot */
+	uint64_t seq;
+	uint64_t epoch;      /* in which it was sent */
+	uint64_t sent_index; /* how far the log went then */
+	int64_t since;
+	uint32_t version;
+	void *user;
+	size_t size;
+	uint8_t data[];
+};
+
+struct stashed {
+	STAILQ_ENTRY(stashed) link;
+	uint32_t from;
+	size_t size;
+	uint8_t data[];
+};
+
+struct queued {
+	STAILQ_ENTRY(queued) link;
+	struct entry *entry;
+};
+
+struct core {
+	struct core_options o;
+	const struct core_io *io;
+	void *arg;
+
+	struct bus_view view;
+	bool has_view;
+	enum core_phase phase;
+	struct peer peers[BUS_NODES_MAX];
+	size_t n_peers;
+
+	/* the round */
+	uint32_t round;
+	int64_t round_deadline; /* 0: none */
+	bool waiting_claim;     /* somebody else should claim */
+	bool claimed;
+	uint64_t claim_epoch;
+
+	/* promise and flags, as they will be on the disk when what is queued is written */
+	uint64_t promised;
+	uint32_t promised_to;
+	uint64_t history;
+	bool learner, diverged;
+	bool meta_dirty;
+	uint64_t promise_serial; /* the write after which PROMISE is sent ... */
+	bool promise_due;        /* ... once one has taken it */
+
+	/* the log: `tail` holds the entries behind `applied` */
+	uint64_t applied, applied_epoch;
+	struct entry **tail;
+	size_t tail_cap, tail_head, tail_n;
+	size_t tail_bytes;
+	uint64_t unwritten; /* first index that no write has taken yet */
+	uint64_t cut_from;  /* for the next write */
+	uint64_t durable;   /* on the disk up to here */
+	uint64_t apply_issued;
+	uint64_t serial;
+
+	/* the epoch that is followed or led */
+	uint64_t epoch;
+	uint32_t leader;
+	uint64_t matched; /* the log is the leader's up to here */
+	uint64_t commit;
+	uint64_t acked; /* last ACK sent */
+	bool synced, was_synced;
+	int64_t heard_ns; /* last sign of the leader's life, or of our own as the leader */
+	int64_t fresh_ns;
+	uint64_t fresh_goal; /* applied up to here is the newest that was known at ... */
+	int64_t fresh_goal_ns;
+	bool failed; /* the disk takes nothing */
+
+	/* leading */
+	STAILQ_HEAD(queued_list, queued) queue;
+	size_t queue_n, queue_bytes;
+	unsigned entries_inflight; /* ENTRIES sent that have not come back */
+	int64_t check_ns;
+
+	/* proposing */
+	uint64_t seq, seq_oldest;
+	struct pending **pending; /* CORE_PENDING_MAX slots by seq */
+	size_t pending_n, pending_bytes;
+	TAILQ_HEAD(pending_list, pending) unsent;
+	bool propose_inflight;
+	int64_t inflight_ns; /* since when something of ours is on the bus, 0: nothing is */
+
+	/* catching up */
+	int64_t need_ns; /* last NEED, 0: none is out */
+	STAILQ_HEAD(stash_list, stashed) stash;
+	size_t stash_bytes;
+	bool fetching, fetch_installing;
+	uint64_t fetch_id, fetch_size, fetch_asked, fetch_got, fetch_written;
+	int64_t fetch_ns;
+
+	/* giving */
+	bool snapshot_making, snapshot_ready;
+	uint64_t snapshot_id, snapshot_size, snapshot_index;
+	uint32_t snapshot_for[BUS_NODES_MAX];
+	size_t snapshot_for_n;
+	int64_t snapshot_ns;
+
+	/* own digests */
+	uint64_t check_index;
+	bool check_due;
+	uint8_t chain[32], state[32];
+	bool alarms[CORE_ALARM_MAX];
+
+	struct msg_buf buf;
+};
+
+/* core.c */
+struct peer *peer_get(struct core *c, uint32_t id);
+void round_begin(struct core *c, int64_t now, uint32_t round);
+void core_send_msg(struct core *c, struct msg *m);
+void alarm_set(struct core *c, enum core_alarm what, uint32_t node, bool on);
+void disk_works(struct core *c);
+
+/* core-log.c */
+uint64_t log_last(const struct core *c);
+uint64_t log_last_epoch(const struct core *c);
+struct entry *log_entry(const struct core *c, uint64_t index); /* NULL: not in the tail */
+uint64_t log_epoch_of(const struct core *c, uint64_t index);   /* of applied and everything behind it */
+void log_append(struct core *c, struct entry *e);              /* takes @e */
+bool log_cut(struct core *c, uint64_t from);                   /* false: it would take back what is committed */
+void log_reset(struct core *c, const struct core_disk *disk);
+void log_free(struct core *c);
+void log_lead(struct core *c, int64_t now);
+void log_epoch_begin(struct core *c, uint64_t epoch, uint32_t leader, int64_t now);
+void log_beat(struct core *c, int64_t now);
+void log_on_entries(struct core *c, int64_t now, uint32_t from, struct msg *m, const uint8_t *data, size_t size);
+void log_on_ack(struct core *c, uint32_t from, const struct msg *m);
+void log_flush(struct core *c, int64_t now);
+
+/* core-propose.c */
+void propose_on_propose(struct core *c, uint32_t from, struct msg *m);
+void propose_on_refuse(struct core *c, const struct msg *m);
+void propose_synced(struct core *c);
+void propose_no_quorum(struct core *c);
+void propose_tick(struct core *c, int64_t now);
+void propose_flush(struct core *c, int64_t now);
+void propose_after_snapshot(struct core *c);
+void propose_free(struct core *c);
+void pending_remove(struct core *c, struct pending *p);
+void queue_clear(struct core *c);
+void queue_push(struct core *c, struct entry *e); /* takes @e */
+
+/* core-sync.c */
+void sync_need(struct core *c, int64_t now);
+void sync_stash(struct core *c, uint32_t from, const uint8_t *data, size_t size);
+bool sync_unstash(struct core *c, int64_t now);
+void sync_abort(struct core *c);
+void sync_on_need(struct core *c, int64_t now, uint32_t from, const struct msg *m);
+void sync_on_snapshot(struct core *c, int64_t now, uint32_t from, const struct msg *m);
+void sync_on_check(struct core *c, int64_t now, uint32_t from, const struct msg *m);
+void sync_check_flush(struct core *c);
+void sync_tick(struct core *c, int64_t now);
+void sync_diverged(struct core *c, int64_t now);
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The replicated state as the rest of a daemon sees it: propose a command, be told what became of it, read tables. */
+#ifndef GODWIT_CLUSTER_REPLICA_H
+#define GODWIT_CLUSTER_REPLICA_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "cluster/bus.h"
+#include "cluster/machine.h"
+
+struct sqlite3;
+
+/*
+ * A replica is the protocol (cluster/core.h), a bus, a store and the loop that drives them, in the loop's thread. It is
+ * never freed out of one of its own callbacks; everything else may be called there.
+ *
+ * A command is a JSON object; `id` (a string that its caller makes up) names it, so that asking again is safe for as
+ * long as CORE_DONE_KEPT entries; `v` is the version of its meaning (1 when it has none).
+ */
+
+struct replica_options {
+	struct bus *bus; /* takes, also on failure */
+	const struct machine *machine;
+	const char *path; /* of the database */
+	uint64_t history; /* not 0: create the first database of a new cluster of this name */
+
+	/* An entry is applied and on this host's disk. @result NULL: it was refused, @e says why; otherwise @e is NULL.
+	 */
+	void (*applied)(void *arg, uint64_t index, const json_t *command, const json_t *result, const struct err *e);
+
+	/* View, quorum, leader, sync or alarms have changed. */
+	void (*changed)(void *arg);
+	void *arg; /* of both, each of which may be NULL */
+};
+
+struct replica;
+
+/* Caller frees. -1 with @e, which says what to do: the database is damaged, newer than this program, or in use. */
+int replica_new(struct loop *loop, const struct replica_options *o, struct replica **ret, struct err *e);
+
+/* Proposals without an answer are answered: whether they were applied is not known. NULL is fine. */
+void replica_free(struct replica *r);
+
+/* The answer to a proposal: exactly one of @result and @e is not NULL. After a result, and after a refusal by the state
+ * machine, the command is on the disks of a majority and its effect on this one. ERR_UNAVAILABLE: it was not applied.
+ * ERR_TIMEOUT: it is not known whether it was. */
+typedef void replica_done_fn(void *arg, const json_t *result, const struct err *e);
+
+/* Propose a command (borrowed). 0: @done is called once, later. -1 with @e: refused at once, it is not applied:
+ * ERR_UNAVAILABLE without quorum, without sync, with a full disk or queue; ERR_UNSUPPORTED while a member does not know
+ * this version; ERR_INPUT when it is too large or no object. */
+int replica_propose(struct replica *r, const json_t *command, replica_done_fn *done, void *arg, struct err *e);
+
+/* Read-only, as of the newest entry on this host's disk. */
+struct sqlite3 *replica_db(struct replica *r);
+
+/* {state, quorate, expected, needed, members[], leader, epoch, index, digest, age_ms, alarms[], pending}. members and
+ * leader are ids of nodes (leader 0: none); digest is a chain over all commands and answers up to index: two members
+ * with the same index have the same. age_ms: how old what this host knows may be; missing while it has never been in
+ * sync. New reference. */
+json_t *replica_status(struct replica *r);
+
+/* Quorate and caught up: proposals are taken. */
+bool replica_synced(const struct replica *r);
+
+/* This host writes the log. It is also the one that manages the cluster: nothing unsafe follows if two believe so. */
+bool replica_leads(const struct replica *r);
+
+/* Is @node present, as this host sees it? */
+bool replica_member(const struct replica *r, uint32_t node);
+
+#endif

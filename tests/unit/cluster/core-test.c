@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The protocol's core, one member at a time: what it says, and what it keeps to itself until its disk has it. */
+
+/* tests/sim attacks the rules all at once and by chance; here each has its name. The test plays the bus, the disk and
+ * the other members. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "cluster/core.h"
+#include "cluster/msg.h"
+
+#define HISTORY 77
+#define SELF 2
+#define SENT_MAX 64
+
+struct sent {
+	uint8_t *data;
+	size_t size;
+	struct msg m;
+};
+
+/* One member and what it has said and written since it was last looked at. */
+struct member {
+	struct core *core;
+	int64_t now;
+	struct sent sent[SENT_MAX];
+	size_t n_sent;
+	uint64_t serial;           /* newest write */
+	struct core_write written; /* its numbers */
+	struct entry *apply[SENT_MAX];
+	size_t n_apply;
+	int refused;
+	enum core_refusal why;
+	bool alarms[CORE_ALARM_MAX];
+	int fetches;
+};
+
+static void io_send(void *arg, const void *data, size_t size)
+{
+	struct member *x = arg;
+	struct sent *s = &x->sent[x->n_sent++];
+
+	assert_true(x->n_sent <= SENT_MAX);
+	s->data = xcalloc(1, size);
+	s->size = size;
+	memcpy(s->data, data, size);
+	assert_int_equal(msg_decode(s->data, size, &s->m, NULL), 0);
+}
+
+static void io_write(void *arg, const struct core_write *w)
+{
+	struct member *x = arg;
+
+	x->serial = w->serial;
+	x->written = *w;
+	for (size_t i = 0; i < w->n_apply; i++)
+		x->apply[x->n_apply++] = entry_ref(w->apply[i]);
+}
+
+static size_t io_read(void *arg, uint64_t index, size_t bytes, struct entry **ret, size_t max)
+{
+	(void)arg;
+	(void)index;
+	(void)bytes;
+	(void)ret;
+	(void)max;
+	return 0; /* the log goes back no further than what is applied */
+}
+
+static void io_nothing(void *arg)
+{
+	(void)arg;
+}
+
+static size_t io_snapshot_read(void *arg, uint64_t offset, void *buf, size_t size)
+{
+	(void)arg;
+	(void)offset;
+	memset(buf, 0, size);
+	return size;
+}
+
+static void io_fetch_begin(void *arg, uint64_t size)
+{
+	(void)size;
+	((struct member *)arg)->fetches++;
+}
+
+static void io_fetch_data(void *arg, uint64_t offset, const void *data, size_t size)
+{
+	(void)arg;
+	(void)offset;
+	(void)data;
+	(void)size;
+}
+
+static void io_refused(void *arg, void *user, enum core_refusal why, uint32_t version)
+{
+	struct member *x = arg;
+
+	(void)user;
+	(void)version;
+	x->refused++;
+	x->why = why;
+}
+
+static void io_alarm(void *arg, enum core_alarm what, uint32_t node, bool on)
+{
+	(void)node;
+	((struct member *)arg)->alarms[what] = on;
+}
+
+static const struct core_io io = {.send = io_send,
+				  .write = io_write,
+				  .read = io_read,
+				  .snapshot_make = io_nothing,
+				  .snapshot_read = io_snapshot_read,
+				  .snapshot_drop = io_nothing,
+				  .fetch_begin = io_fetch_begin,
+				  .fetch_data = io_fetch_data,
+				  .fetch_install = io_nothing,
+				  .fetch_drop = io_nothing,
+				  .refused = io_refused,
+				  .alarm = io_alarm};
+
+static void begin(struct member *x, const struct core_disk *disk)
+{
+	struct core_options o = {.self = SELF, .version = 3, .first_seq = 1000, .io = &io, .arg = x};
+
+	memset(x, 0, sizeof(*x));
+	x->now = NS_PER_S;
+	x->core = core_new(&o, disk);
+}
+
+static void forget_sent(struct member *x)
+{
+	while (x->n_sent)
+		free(x->sent[--x->n_sent].data);
+}
+
+static void end(struct member *x)
+{
+	forget_sent(x);
+	for (size_t i = 0; i < x->n_apply; i++)
+		entry_unref(x->apply[i]);
+	core_free(x->core);
+}
+
+static void flush(struct member *x)
+{
+	core_flush(x->core, x->now);
+}
+
+/* The disk has done everything it was asked to. */
+static void disk_done(struct member *x)
+{
+	for (size_t i = 0; i < x->n_apply; i++) {
+		core_applied(x->core, x->apply[i]);
+		entry_unref(x->apply[i]);
+	}
+	x->n_apply = 0;
+	core_written(x->core, x->serial);
+	flush(x);
+}
+
+/* The newest message of @type that was sent, NULL: none. */
+static const struct msg *said(const struct member *x, enum msg_type type)
+{
+	for (size_t i = x->n_sent; i > 0; i--)
+		if (x->sent[i - 1].m.type == type)
+			return &x->sent[i - 1].m;
+	return NULL;
+}
+
+/* Everything that was sent comes back, as it does on a bus. */
+static void echo(struct member *x)
+{
+	struct sent copy[SENT_MAX];
+	size_t n = x->n_sent;
+
+	memcpy(copy, x->sent, sizeof(copy));
+	x->n_sent = 0;
+	for (size_t i = 0; i < n; i++) {
+		core_deliver(x->core, x->now, SELF, copy[i].data, copy[i].size);
+		free(copy[i].data);
+	}
+	flush(x);
+}
+
+/* A view of hosts 1 to @present out of @expected. */
+static void view(struct member *x, uint64_t seq, size_t present, unsigned expected)
+{
+	struct bus_view v = {.ring = {1, seq}, .n = present, .expected = expected, .needed = expected / 2 + 1};
+
+	for (size_t i = 0; i < present; i++)
+		v.members[i] = present == 1 ? SELF : (uint32_t)i + 1;
+	v.quorate = present >= v.needed;
+	core_view(x->core, x->now, &v);
+	flush(x);
+}
+
+static void hear(struct member *x, uint32_t from, struct msg m, const struct entry *e)
+{
+	struct msg_buf b = {0};
+
+	if (!m.history)
+		m.history = HISTORY;
+	msg_begin(&b, &m);
+	if (e)
+		msg_item(&b, e);
+	core_deliver(x->core, x->now, from, b.data, b.len);
+	free(b.data);
+	flush(x);
+}
+
+static struct entry *entry_of(uint64_t epoch, enum entry_kind kind)
+{
+	struct entry *e = entry_new(kind, "cmd", kind == ENTRY_COMMAND ? 3 : 0);
+
+	e->epoch = epoch;
+	e->node = 1;
+	e->version = kind == ENTRY_COMMAND;
+	return e;
+}
+
+/* Host 1 leads epoch 5, and its first entry is @index. */
+static void follow(struct member *x, uint64_t before, uint64_t before_epoch)
+{
+	struct entry *e = entry_of(5, ENTRY_EPOCH);
+
+	hear(x, 1, (struct msg){.type = MSG_ENTRIES, .epoch = 5, .last_index = before, .last_epoch = before_epoch}, e);
+	entry_unref(e);
+}
+
+static int propose(struct member *x, uint32_t version)
+{
+	uint32_t lowest;
+	int r = core_propose(x->core, x->now, version, "cmd", 3, x, &x->why, &lowest);
+
+	flush(x);
+	return r;
+}
+
+static const struct core_disk fresh = {.history = HISTORY};
+
+static void a_host_alone_acknowledges_what_its_disk_has(void **state)
+{
+	struct core_status s;
+	struct member x;
+
+	(void)state;
+	begin(&x, &fresh);
+	view(&x, 1, 1, 1);
+	for (int i = 0; i < 6; i++) {
+		echo(&x);
+		disk_done(&x);
+	}
+	core_status(x.core, &s);
+	assert_int_equal(s.state, CORE_SYNCED);
+	assert_int_equal(s.applied, 1);
+	assert_int_equal(propose(&x, 1), 0);
+	for (int i = 0; i < 4; i++)
+		echo(&x);
+	core_status(x.core, &s);
+	assert_int_equal(s.pending, 1); /* the disk has said nothing */
+	for (int i = 0; i < 4; i++) {
+		disk_done(&x);
+		echo(&x);
+	}
+	core_status(x.core, &s);
+	assert_int_equal(s.pending, 0);
+	assert_int_equal(s.applied, 2);
+	end(&x);
+}
+
+static void without_quorum_a_proposal_is_refused_at_once(void **state)
+{
+	struct member x;
+
+	(void)state;
+	begin(&x, &fresh);
+	assert_int_equal(propose(&x, 1), -1);
+	assert_int_equal(x.why, CORE_REFUSED_NO_QUORUM);
+	view(&x, 1, 1, 3);
+	assert_int_equal(propose(&x, 1), -1);
+	assert_int_equal(x.why, CORE_REFUSED_NO_QUORUM);
+	assert_null(said(&x, MSG_SYNC));
+	end(&x);
+}
+
+static void a_ghost_costs_one_second(void **state)
+{
+	struct member x;
+
+	(void)state;
+	begin(&x, &fresh);
+	view(&x, 1, 3, 3); /* host 1 is never heard */
+	hear(&x, 3, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1}, NULL);
+	echo(&x);
+	assert_null(said(&x, MSG_CLAIM));
+	assert_int_equal(core_deadline(x.core), x.now + CORE_SYNC_LIMIT);
+	x.now = core_deadline(x.core);
+	core_tick(x.core, x.now);
+	flush(&x);
+	assert_non_null(said(&x, MSG_CLAIM));
+	assert_int_equal(said(&x, MSG_CLAIM)->epoch, 1);
+	end(&x);
+}
+
+static void a_promise_is_given_once_the_disk_has_it(void **state)
+{
+	struct msg claim = {.type = MSG_CLAIM, .ring = {1, 1}, .round = 1, .epoch = 4};
+	struct member x;
+
+	(void)state;
+	begin(&x, &fresh);
+	view(&x, 1, 3, 3);
+	hear(&x, 1, claim, NULL);
+	assert_null(said(&x, MSG_PROMISE));
+	assert_true(x.written.meta);
+	assert_int_equal(x.written.promised, 4);
+	assert_int_equal(x.written.promised_to, 1);
+	disk_done(&x);
+	assert_non_null(said(&x, MSG_PROMISE));
+	assert_true(said(&x, MSG_PROMISE)->flags & MSG_GRANTED);
+	forget_sent(&x);
+	hear(&x, 3, claim, NULL); /* the same epoch for somebody else */
+	assert_false(said(&x, MSG_PROMISE)->flags & MSG_GRANTED);
+	end(&x);
+}
+
+static void a_claimant_with_an_older_log_is_refused(void **state)
+{
+	struct core_disk disk = {.history = HISTORY, .applied = 9, .applied_epoch = 3};
+	struct member x;
+
+	(void)state;
+	begin(&x, &disk);
+	view(&x, 1, 3, 3);
+	hear(&x, 1,
+	     (struct msg){.type = MSG_CLAIM, .ring = {1, 1}, .round = 1, .epoch = 4, .last_epoch = 2, .last_index = 50},
+	     NULL);
+	assert_false(said(&x, MSG_PROMISE)->flags & MSG_GRANTED);
+	end(&x);
+}
+
+static void an_entry_is_acknowledged_once_the_disk_has_it(void **state)
+{
+	struct member x;
+
+	(void)state;
+	begin(&x, &fresh);
+	view(&x, 1, 3, 3);
+	follow(&x, 0, 0);
+	assert_null(said(&x, MSG_ACK));
+	assert_int_equal(x.written.n_append, 1);
+	assert_int_equal(x.written.n_apply, 0);
+	disk_done(&x);
+	assert_int_equal(said(&x, MSG_ACK)->index, 1);
+	hear(&x, 1, (struct msg){.type = MSG_ACK, .epoch = 5, .index = 1}, NULL);
+	assert_int_equal(x.written.n_apply, 0); /* one of three */
+	echo(&x);
+	assert_int_equal(x.written.n_apply, 1); /* two of three */
+	end(&x);
+}
+
+static void a_minoritys_tail_is_cut_off(void **state)
+{
+	struct entry **tail = xcalloc(2, sizeof(struct entry *));
+	struct core_disk disk = {.history = HISTORY,
+				 .promised = 3,
+				 .promised_to = 2,
+				 .applied = 4,
+				 .applied_epoch = 2,
+				 .tail = tail,
+				 .n = 2};
+	struct core_status s;
+	struct member x;
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		tail[i] = entry_of(3, ENTRY_COMMAND);
+		tail[i]->index = 5 + i;
+	}
+	begin(&x, &disk);
+	free(tail);
+	view(&x, 1, 3, 3);
+	follow(&x, 4, 2); /* in the place of entry 5 */
+	core_status(x.core, &s);
+	assert_int_equal(s.last, 5);
+	assert_int_equal(x.written.cut_from, 5);
+	assert_int_equal(x.written.n_append, 1);
+	end(&x);
+}
+
+static void a_member_that_missed_entries_asks_for_them(void **state)
+{
+	struct member x;
+
+	(void)state;
+	begin(&x, &fresh);
+	view(&x, 1, 3, 3);
+	follow(&x, 30, 4);
+	assert_int_equal(said(&x, MSG_NEED)->to, 1);
+	assert_int_equal(said(&x, MSG_NEED)->index, 0);
+	hear(&x, 1,
+	     (struct msg){.type = MSG_SNAP_BEGIN, .to = SELF, .epoch = 5, .snapshot = 1, .size = 100, .index = 30},
+	     NULL);
+	assert_int_equal(x.fetches, 1);
+	assert_int_equal(said(&x, MSG_SNAP_GET)->size, 100);
+	end(&x);
+}
+
+static void a_command_that_some_member_does_not_know_is_refused(void **state)
+{
+	struct entry *e = entry_of(5, ENTRY_COMMAND);
+	struct member x;
+
+	(void)state;
+	begin(&x, &fresh);
+	view(&x, 1, 3, 3);
+	hear(&x, 3, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1, .version = 2}, NULL);
+	follow(&x, 0, 0);
+	disk_done(&x);
+	hear(&x, 1, (struct msg){.type = MSG_ACK, .epoch = 5, .index = 1}, NULL);
+	echo(&x);
+	disk_done(&x);
+	assert_true(core_writable(x.core));
+	assert_int_equal(propose(&x, 3), -1);
+	assert_int_equal(x.why, CORE_REFUSED_VERSION);
+	assert_int_equal(propose(&x, 2), 0);
+
+	e->version = 4; /* all knew it when it was written, this build does not */
+	hear(&x, 1, (struct msg){.type = MSG_ENTRIES, .epoch = 5, .last_index = 1, .last_epoch = 5, .commit = 2}, e);
+	assert_int_equal(x.written.n_append, 1);
+	assert_int_equal(x.written.n_apply, 0);
+	assert_true(x.alarms[CORE_ALARM_VERSION]);
+	entry_unref(e);
+	end(&x);
+}
+
+static void a_member_of_another_cluster_is_left_out_by_name(void **state)
+{
+	struct member x;
+
+	(void)state;
+	begin(&x, &fresh);
+	view(&x, 1, 2, 3);
+	hear(&x, 1,
+	     (struct msg){
+		     .type = MSG_SYNC, .ring = {1, 1}, .round = 1, .history = 78, .last_epoch = 9, .last_index = 900},
+	     NULL);
+	assert_true(x.alarms[CORE_ALARM_HISTORY]);
+	hear(&x, 1,
+	     (struct msg){.type = MSG_CLAIM, .ring = {1, 1}, .round = 1, .history = 78, .epoch = 10, .last_epoch = 9},
+	     NULL);
+	assert_null(said(&x, MSG_PROMISE));
+	assert_int_equal(x.written.promised, 0);
+	end(&x);
+}
+
+static void a_digest_that_a_majority_contradicts_makes_a_member_fetch_the_state(void **state)
+{
+	struct msg check = {.type = MSG_CHECK, .epoch = 5, .index = 1, .chain = {1}};
+	static const uint8_t mine[32] = {2}, none[32] = {0};
+	struct core_status s;
+	struct member x;
+
+	(void)state;
+	begin(&x, &fresh);
+	view(&x, 1, 3, 3);
+	hear(&x, 3, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1, .version = 3}, NULL);
+	follow(&x, 0, 0);
+	disk_done(&x);
+	hear(&x, 1, (struct msg){.type = MSG_ACK, .epoch = 5, .index = 1}, NULL);
+	echo(&x);
+	disk_done(&x);
+	core_checked(x.core, 1, mine, none);
+	flush(&x);
+	echo(&x);
+	hear(&x, 1, check, NULL);
+	assert_false(x.alarms[CORE_ALARM_DIGEST]);
+	hear(&x, 3, check, NULL);
+	assert_true(x.alarms[CORE_ALARM_DIGEST]);
+	assert_true(x.written.diverged);
+	assert_true(said(&x, MSG_NEED)->flags & MSG_DIVERGED);
+	core_status(x.core, &s);
+	assert_int_equal(s.state, CORE_SYNCING);
+	end(&x);
+}
+
+static void a_leader_whose_disk_is_full_steps_down(void **state)
+{
+	struct core_status s;
+	struct member x;
+
+	(void)state;
+	begin(&x, &fresh);
+	view(&x, 1, 1, 1);
+	for (int i = 0; i < 6; i++) {
+		echo(&x);
+		disk_done(&x);
+	}
+	assert_true(core_writable(x.core));
+	core_write_failed(x.core, x.now);
+	flush(&x);
+	assert_true(x.alarms[CORE_ALARM_DISK]);
+	assert_int_equal(propose(&x, 1), -1);
+	assert_int_equal(x.why, CORE_REFUSED_DISK);
+	core_status(x.core, &s);
+	assert_false(s.leading);
+	end(&x);
+}
+
+static void bytes_that_are_no_message_change_nothing(void **state)
+{
+	struct member x;
+
+	(void)state;
+	begin(&x, &fresh);
+	view(&x, 1, 3, 3);
+	forget_sent(&x);
+	core_deliver(x.core, x.now, 1, (const uint8_t *)"not a message", 13);
+	flush(&x);
+	assert_int_equal(x.n_sent, 0);
+	end(&x);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_host_alone_acknowledges_what_its_disk_has),
+		cmocka_unit_test(without_quorum_a_proposal_is_refused_at_once),
+		cmocka_unit_test(a_ghost_costs_one_second),
+		cmocka_unit_test(a_promise_is_given_once_the_disk_has_it),
+		cmocka_unit_test(a_claimant_with_an_older_log_is_refused),
+		cmocka_unit_test(an_entry_is_acknowledged_once_the_disk_has_it),
+		cmocka_unit_test(a_minoritys_tail_is_cut_off),
+		cmocka_unit_test(a_member_that_missed_entries_asks_for_them),
+		cmocka_unit_test(a_command_that_some_member_does_not_know_is_refused),
+		cmocka_unit_test(a_member_of_another_cluster_is_left_out_by_name),
+		cmocka_unit_test(a_digest_that_a_majority_contradicts_makes_a_member_fetch_the_state),
+		cmocka_unit_test(a_leader_whose_disk_is_full_steps_down),
+		cmocka_unit_test(bytes_that_are_no_message_change_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
