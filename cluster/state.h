@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state of the cluster: what commands change it (docs/state.md), and what can be asked of it. */
+#ifndef GODWIT_CLUSTER_STATE_H
+#define GODWIT_CLUSTER_STATE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "cluster/machine.h"
+
+/*
+ * All changes are commands that `state_machine` (cluster/machine.h) applies on every member:
+ *
+ *   {"op": "vm.create", "v": 1, "id": "<uuid of the request>", "time": <ms since 1970>, "by": "<who>", "from":
+ * "<address>", "args": {...}}
+ *
+ * The questions below read one connection, in its thread, and answer with a new reference; NULL with @e: ERR_NOTFOUND
+ * when the object is not there, ERR_SYSTEM when the database fails. Fields that are not known are null. Who asks
+ * several that must fit together opens a read transaction around them.
+ */
+
+extern const struct machine state_machine;
+
+#define STATE_COMMAND_VERSION 1
+
+/* A setting of the state's own: the highest id ever given to a node; its version grows with every change of the list of
+ * nodes. */
+#define STATE_SETTING_RING "node.ring"
+
+/* {name, id, addresses[], fingerprint, joined, reported, report{}, memory_promised, vms} */
+json_t *state_node_get(struct sqlite3 *db, const char *name, struct err *e);
+json_t *state_node_list(struct sqlite3 *db, struct err *e);
+/* The node that has a certificate, by the SHA-256 of it. */
+json_t *state_node_by_fingerprint(struct sqlite3 *db, const char *fingerprint, struct err *e);
+
+/* {name, uuid, version, memory, vcpus, intent, stop_s, owner, epoch, created, changed, status, since, observed, pid,
+ * note, detail, migration}; status is null while the owner has not reported. state_vm_get adds definition{}. */
+json_t *state_vm_get(struct sqlite3 *db, const char *name, struct err *e);
+json_t *state_vm_list(struct sqlite3 *db, struct err *e);
+/* Those that a node owns: what its agent must care for. */
+json_t *state_vm_list_of(struct sqlite3 *db, const char *node, struct err *e);
+/* {version, time, by} newest first; {version, time, by, definition} of one (0: the newest). */
+json_t *state_vm_versions(struct sqlite3 *db, const char *name, struct err *e);
+json_t *state_vm_definition(struct sqlite3 *db, const char *name, int64_t version, struct err *e);
+
+/* {name, bridge, vlan (0: none), uplink, mtu, created, vms} */
+json_t *state_network_get(struct sqlite3 *db, const char *name, struct err *e);
+json_t *state_network_list(struct sqlite3 *db, struct err *e);
+
+/* {id, number, vm, src, dst, step, epoch, options{}, cancel, restart, note, error, detail{}, by, created, changed,
+ * finished}, in order of arrival; @active: only those that have not ended. */
+json_t *state_migration_get(struct sqlite3 *db, const char *id, struct err *e);
+json_t *state_migration_list(struct sqlite3 *db, bool active, struct err *e);
+
+/* {id, number, kind, object, node, state, progress, eta_ms, note, error, result, by, created, changed, finished} */
+json_t *state_task_get(struct sqlite3 *db, const char *id, struct err *e);
+json_t *state_task_list(struct sqlite3 *db, bool active, struct err *e);
+
+/* {name, role, created, by}; never a hash. */
+json_t *state_user_get(struct sqlite3 *db, const char *name, struct err *e);
+json_t *state_user_by_token_hash(struct sqlite3 *db, const char *hash, struct err *e);
+json_t *state_user_list(struct sqlite3 *db, struct err *e);
+/* {created, expires, by, used, used_by} */
+json_t *state_token_get(struct sqlite3 *db, const char *hash, struct err *e);
+
+/* {key, value, version, changed, by}; the list is of keys that begin with @prefix. */
+json_t *state_setting_get(struct sqlite3 *db, const char *key, struct err *e);
+json_t *state_setting_list(struct sqlite3 *db, const char *prefix, struct err *e);
+
+/* {seq, time, by, from, op, object, data}. Events: those after @since, oldest first. Audit: those before @before (0:
+ * the newest), newest first. */
+json_t *state_event_list(struct sqlite3 *db, int64_t since, int64_t limit, struct err *e);
+int state_event_newest(struct sqlite3 *db, int64_t *ret, struct err *e);
+json_t *state_audit_list(struct sqlite3 *db, int64_t before, int64_t limit, struct err *e);
+
+#endif
