@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Guests over the API: create where they fit, edit, delete, start, stop, kill, move. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cluster/state.h"
+#include "node/api-int.h"
+#include "node/define.h"
+#include "node/place.h"
+#include "node/tasks.h"
+
+#define PLACE_TRIES 3    /* another guest may have taken the room meanwhile */
+#define MAX_PAUSE_MS 300 /* allowed, where the request does not say: godwit-migrate's own */
+
+/* ---- placement ---- */
+
+/* Everything placement looks at, as the state has it now. Free with facts_done(). -1 with @e. */
+static int facts_take(struct daemon *d, struct place_facts *ret, struct err *e)
+{
+	struct sqlite3 *db = replica_db(d->replica);
+
+	api_read_begin(d);
+	*ret = (struct place_facts){
+		.nodes = state_node_list(db, e),
+		.vms = state_vm_list(db, e),
+		.migrations = state_migration_list(db, true, e),
+		.settings = state_setting_list(db, PLACE_SETTINGS, e),
+		.catalogue = d->catalogue,
+		.present = d->api->present,
+		.present_arg = d->replica,
+		.now_ms = clock_wall_ms(),
+	};
+	api_read_end(d);
+	return ret->nodes && ret->vms && ret->migrations && ret->settings ? 0 : -1;
+}
+
+static void facts_done(struct place_facts *f)
+{
+	json_decref((json_t *)f->nodes);
+	json_decref((json_t *)f->vms);
+	json_decref((json_t *)f->migrations);
+	json_decref((json_t *)f->settings);
+}
+
+/* Where a guest goes, and why. */
+struct choice {
+	char *node;
+	json_t *explanation; /* NULL where there is no such node */
+	uint64_t wire_rate;  /* bytes/s */
+};
+
+static void choice_done(struct choice *c)
+{
+	free(c->node);
+	json_decref(c->explanation);
+}
+
+/* The node that was asked for, if it fits, or else the best one. -1 with @e; @ret may explain all the same. */
+static int choose(const struct place *p, const char *asked, struct choice *ret, struct err *e)
+{
+	const struct placement_input *in = place_input(p);
+	struct placement_result result;
+	size_t chosen = 0;
+	int r;
+
+	if (asked && place_find(p, asked, &chosen, e) < 0)
+		return -1;
+	placement_run(in, &result);
+	ret->explanation = placement_json(in, &result);
+	ret->wire_rate = in->limits.wire_rate;
+	r = asked ? placement_fits(in, &result, chosen, e) : placement_chosen(in, &result, &chosen, e);
+	if (r == 0)
+		ret->node = xstrdup(in->nodes[chosen].name);
+	if (asked)
+		json_object_set_new(ret->explanation, "choice", r == 0 ? json_string(asked) : json_null());
+	placement_done(&result);
+	return r;
+}
+
+static int choose_for(struct daemon *d, const struct place_guest *g, const char *asked, struct choice *ret,
+		      struct err *e)
+{
+	struct place_facts f;
+	struct place *p;
+	int r;
+
+	*ret = (struct choice){0};
+	if (facts_take(d, &f, e) < 0) {
+		facts_done(&f);
+		return -1;
+	}
+	p = place_new(&f, g);
+	r = choose(p, asked, ret, e);
+	place_free(p);
+	facts_done(&f);
+	return r;
+}
+
+/* ---- create ---- */
+
+static void create_propose(struct api_write *w);
+
+static json_t *define(struct daemon *d, const json_t *given, const char *uuid, struct err *e)
+{
+	json_t *networks = state_network_list(replica_db(d->replica), e);
+	json_t *definition = networks ? define_guest(given, networks, uuid, e) : NULL;
+
+	json_decref(networks);
+	return definition;
+}
+
+static int create_place(struct api_write *w, struct choice *ret, struct err *e)
+{
+	const json_t *wish = json_object_get(http_call_body(w->call), "placement");
+	struct place_guest g = {.definition = json_object_get(w->extra, "definition"),
+				.near = json_object_get(wish, "near"),
+				.apart = json_object_get(wish, "apart")};
+
+	return choose_for(w->d, &g, json_string_value(json_object_get(wish, "node")), ret, e);
+}
+
+static void on_created(struct api_write *w, const json_t *result)
+{
+	json_object_del(w->extra, "definition");
+	api_start_task(w, TASK_VM_CREATE, api_text(result, "owner"));
+}
+
+static void create_propose(struct api_write *w)
+{
+	_free_ char *part = w->tries ? xasprintf("try %d", w->tries) : NULL;
+	json_t *start = json_object_get(http_call_body(w->call), "start"), *args;
+	struct err e = ERR_INIT;
+	struct choice c;
+
+	if (create_place(w, &c, &e) < 0) {
+		choice_done(&c);
+		api_reply_err(w, &e);
+		return;
+	}
+	args = json_pack("{s:O, s:s}", "definition", json_object_get(w->extra, "definition"), "node", c.node);
+	if (start)
+		json_object_set(args, "start", start);
+	json_object_set(w->extra, "placement", c.explanation);
+	choice_done(&c);
+	api_propose(w, "vm.create", part, args, on_created);
+}
+
+/* Another guest took the room between our look and our command: look again. */
+static bool create_again(struct api_write *w, const struct err *e)
+{
+	const json_t *wish = json_object_get(http_call_body(w->call), "placement");
+
+	if (w->then != on_created || e->code != ERR_CONFLICT || json_object_get(wish, "node") ||
+	    !strstr(e->text, "are promised") || w->tries + 1 == PLACE_TRIES)
+		return false;
+	w->tries++;
+	create_propose(w);
+	return true;
+}
+
+static void create_dry_run(struct api_write *w)
+{
+	struct err e = ERR_INIT;
+	struct choice c;
+
+	create_place(w, &c, &e);
+	if (c.explanation)
+		api_reply(w, 200, json_pack("{s:O}", "placement", c.explanation));
+	else
+		api_reply_err(w, &e);
+	choice_done(&c);
+}
+
+static void on_vm_create(struct daemon *d, struct http_call *call)
+{
+	const json_t *body = http_call_body(call), *given = json_object_get(body, "definition");
+	struct api_write *w = api_write_new(d, call, api_text(given, "name"));
+	bool dry_run = json_is_true(json_object_get(body, "dry_run"));
+	struct err e = ERR_INIT;
+	json_t *definition;
+
+	if (!dry_run && api_answered_before(w, TASK_VM_CREATE))
+		return;
+	definition = define(d, given, NULL, &e);
+	if (!definition) {
+		api_reply_err(w, &e);
+		return;
+	}
+	json_object_set_new(w->extra, "definition", definition);
+	w->again = create_again;
+	if (dry_run)
+		create_dry_run(w);
+	else
+		create_propose(w);
+}
+
+/* ---- edit, delete ---- */
+
+static void answer_vm(struct api_write *w, const json_t *result)
+{
+	json_t *vm = state_vm_get(replica_db(w->d->replica), w->object, NULL);
+
+	api_reply(w, 200, vm ? vm : json_copy((json_t *)result));
+}
+
+static void on_vm_edit(struct daemon *d, struct http_call *call)
+{
+	const json_t *body = http_call_body(call), *if_version = json_object_get(body, "if_version");
+	const char *name = http_call_param(call, "name");
+	struct api_write *w = api_write_new(d, call, name);
+	struct err e = ERR_INIT;
+	json_t *vm = state_vm_get(replica_db(d->replica), name, &e), *definition = NULL, *args;
+
+	if (vm)
+		definition = define(d, json_object_get(body, "definition"), api_text(vm, "uuid"), &e);
+	json_decref(vm);
+	if (!definition) {
+		api_reply_err(w, &e);
+		return;
+	}
+	args = json_pack("{s:s, s:o}", "name", name, "definition", definition);
+	if (if_version)
+		json_object_set(args, "if-version", (json_t *)if_version);
+	api_propose(w, "vm.edit", NULL, args, answer_vm);
+}
+
+static void answer_deleted(struct api_write *w, const json_t *result)
+{
+	api_reply(w, 200, json_copy((json_t *)result));
+}
+
+static void on_vm_delete(struct daemon *d, struct http_call *call)
+{
+	const char *name = http_call_param(call, "name");
+
+	api_propose(api_write_new(d, call, name), "vm.delete", NULL, json_pack("{s:s}", "name", name), answer_deleted);
+}
+
+/* ---- start, stop, kill ---- */
+
+static void on_intended(struct api_write *w, const json_t *result)
+{
+	_free_ char *kind = xstrdup(api_text(w->extra, "kind"));
+
+	json_object_clear(w->extra);
+	api_start_task(w, kind, api_text(result, "owner"));
+}
+
+static void intend(struct daemon *d, struct http_call *call, const char *intent, const char *kind)
+{
+	const char *name = http_call_param(call, "name");
+	json_t *args = json_pack("{s:s, s:s}", "name", name, "intent", intent);
+	json_t *timeout = json_object_get(http_call_body(call), "timeout_s");
+	struct api_write *w = api_write_new(d, call, name);
+
+	if (timeout)
+		json_object_set(args, "timeout_s", timeout);
+	json_object_set_new(w->extra, "kind", json_string(kind));
+	api_propose(w, "vm.intent", NULL, args, on_intended);
+}
+
+static void on_vm_start(struct daemon *d, struct http_call *call)
+{
+	intend(d, call, "running", TASK_VM_START);
+}
+
+static void on_vm_stop(struct daemon *d, struct http_call *call)
+{
+	intend(d, call, "stopped", TASK_VM_STOP);
+}
+
+static void on_vm_kill(struct daemon *d, struct http_call *call)
+{
+	intend(d, call, "killed", TASK_VM_KILL);
+}
+
+/* ---- move ---- */
+
+/* May a move of it begin? One that this very request has begun before may. */
+static int move_check(const struct http_call *call, const json_t *vm, struct err *e)
+{
+	const char *name = api_text(vm, "name"), *status = api_text(vm, "status"), *id = api_text(vm, "migration");
+
+	if (*id && strcmp(id, http_call_id(call)) != 0)
+		return err_set(e, ERR_CONFLICT,
+			       "vm %s: is being moved already (migration %s); cancel that, or wait for it", name, id);
+	if (!*id && strcmp(status, "running") != 0 && strcmp(status, "paused") != 0)
+		return err_set(e, ERR_CONFLICT, "vm %s: is not known to run on node %s (%s); start it first", name,
+			       api_text(vm, "owner"), *status ? status : "no report yet");
+	return 0;
+}
+
+static int move_place(struct daemon *d, const json_t *vm, const char *to, struct choice *ret, struct err *e)
+{
+	const json_t *detail = json_object_get(vm, "detail");
+	struct place_guest g = {
+		.definition = json_object_get(vm, "definition"),
+		.owner = api_text(vm, "owner"),
+		.dirty_rate = (uint64_t)json_integer_value(json_object_get(detail, "dirty_rate")),
+	};
+
+	return choose_for(d, &g, to, ret, e);
+}
+
+static void on_move_made(struct api_write *w, const json_t *result)
+{
+	api_start_task(w, TASK_VM_MIGRATE, api_text(result, "src"));
+}
+
+/* The options of the move in a request, as migration.create takes them. New reference. */
+static json_t *options_of(const json_t *body)
+{
+	static const char *const names[] = {"max_pause_ms", "deadline_s", "auto_converge", "bandwidth"};
+	json_t *o = json_object();
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (json_object_get(body, names[i]))
+			json_object_set(o, names[i], json_object_get(body, names[i]));
+	return o;
+}
+
+static void move_propose(struct api_write *w, const char *to)
+{
+	const json_t *body = http_call_body(w->call);
+
+	api_propose(w, "migration.create", NULL,
+		    json_pack("{s:s, s:s, s:s, s:o}", "id", http_call_id(w->call), "vm", w->object, "to", to, "options",
+			      options_of(body)),
+		    on_move_made);
+}
+
+/* A number of the request, in its body or its query; 0 when it is not there. */
+static int64_t wish_of(const struct http_call *call, const char *name)
+{
+	const char *query = http_call_query(call, name);
+
+	return query ? strtoll(query, NULL, 10) : json_integer_value(json_object_get(http_call_body(call), name));
+}
+
+static void forecast(struct api_write *w, const json_t *vm, const struct choice *c, bool alone)
+{
+	int64_t bandwidth = wish_of(w->call, "bandwidth"), pause_ms = wish_of(w->call, "max_pause_ms");
+	struct api_move m = {.to = c->node,
+			     .wire_rate = c->wire_rate,
+			     .pause_ms = pause_ms > 0 ? (unsigned)pause_ms : MAX_PAUSE_MS,
+			     .alone = alone};
+
+	if (bandwidth > 0 && (uint64_t)bandwidth < m.wire_rate)
+		m.wire_rate = (uint64_t)bandwidth;
+	api_forecast(w, vm, &m);
+}
+
+static void on_vm_migrate(struct daemon *d, struct http_call *call)
+{
+	const char *name = http_call_param(call, "name");
+	const json_t *body = http_call_body(call);
+	struct api_write *w = api_write_new(d, call, name);
+	bool dry_run = json_is_true(json_object_get(body, "dry_run"));
+	struct choice c = {0};
+	struct err e = ERR_INIT;
+	json_t *vm;
+
+	if (!dry_run && api_answered_before(w, TASK_VM_MIGRATE))
+		return;
+	vm = state_vm_get(replica_db(d->replica), name, &e);
+	if (!vm || move_check(call, vm, &e) < 0 ||
+	    move_place(d, vm, json_string_value(json_object_get(body, "to")), &c, &e) < 0) {
+		api_reply_err(w, &e);
+	} else {
+		json_object_set(w->extra, "placement", c.explanation);
+		if (dry_run)
+			forecast(w, vm, &c, false);
+		else
+			move_propose(w, c.node);
+	}
+	choice_done(&c);
+	json_decref(vm);
+}
+
+static void on_vm_forecast(struct daemon *d, struct http_call *call)
+{
+	const char *name = http_call_param(call, "name");
+	struct api_write *w = api_write_new(d, call, name);
+	struct choice c = {0};
+	struct err e = ERR_INIT;
+	json_t *vm = state_vm_get(replica_db(d->replica), name, &e);
+
+	if (!vm || move_check(call, vm, &e) < 0 || move_place(d, vm, http_call_query(call, "to"), &c, &e) < 0)
+		api_reply_err(w, &e);
+	else
+		forecast(w, vm, &c, true);
+	choice_done(&c);
+	json_decref(vm);
+}
+
+const struct api_handler api_vm_handlers[] = {
+	{.operation = "vm_create", .handle = on_vm_create},
+	{.operation = "vm_edit", .handle = on_vm_edit, .object = "name"},
+	{.operation = "vm_delete", .handle = on_vm_delete, .object = "name"},
+	{.operation = "vm_start", .handle = on_vm_start, .object = "name"},
+	{.operation = "vm_stop", .handle = on_vm_stop, .object = "name"},
+	{.operation = "vm_kill", .handle = on_vm_kill, .object = "name"},
+	{.operation = "vm_migrate", .handle = on_vm_migrate, .object = "name"},
+	{.operation = "vm_forecast", .handle = on_vm_forecast, .object = "name"},
+	{0},
+};

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* In the simulator of moves: what node/daemon.c does around node/moves.c, and the agent: its plan is the real one, its
+ * children take their time. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cluster/state.h"
+#include "tests/sim/moves-sim.h"
+
+#define TICK NS_PER_S
+#define AGENT_INTERVAL (3 * NS_PER_S)
+#define CLUSTER "c"
+
+/* ---- proposals ---- */
+
+json_t *msim_command(const struct host *h, const char *op, json_t *args)
+{
+	static uint64_t number;
+	char id[40];
+
+	snprintf(id, sizeof(id), "30000000-0000-4000-8000-%012llx", (unsigned long long)++number & 0xffffffffffffULL);
+	return json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:o}", "op", op, "v", 1, "id", id, "time",
+			 (json_int_t)(1700000000000 + msim->now / NS_PER_MS), "by", h->d.identity.node, "from", "local",
+			 "args", args);
+}
+
+void daemon_propose(struct daemon *d, const char *op, const char *id, json_t *args, replica_done_fn *done, void *arg)
+{
+	struct host *h = (void *)d->replica;
+	json_t *c = msim_command(h, op, args);
+
+	(void)id;
+	msim_propose(h, c, done, arg);
+	json_decref(c);
+}
+
+/* ---- looks ---- */
+
+static enum agent_intent intent_of(const struct host *h, const json_t *vm)
+{
+	const char *owner = json_string_value(json_object_get(vm, "owner"));
+	const char *migration = json_string_value(json_object_get(vm, "migration"));
+
+	if (msim->o.broken != BREAK_OWNER &&
+	    (!replica_synced(h->d.replica) || (migration && moves_holds(h->d.moves, migration))))
+		return AGENT_MOVING;
+	return owner && !strcmp(owner, h->d.identity.node) ? AGENT_RUNNING : AGENT_ELSEWHERE;
+}
+
+static void look(struct event *ev)
+{
+	struct host *h = ev->h;
+	json_t *vm;
+
+	h->look_due = false;
+	moves_look(h->d.moves);
+	vm = state_vm_get(h->db, "web", NULL);
+	h->want = (struct agent_want){
+		.uuid = "u", .epoch = json_integer_value(json_object_get(vm, "epoch")), .intent = intent_of(h, vm)};
+	h->known = vm != NULL;
+	json_decref(vm);
+	msim_agent_soon(h);
+}
+
+void msim_look_soon(struct host *h)
+{
+	if (h->look_due || !h->up)
+		return;
+	h->look_due = true;
+	msim_at(NS_PER_MS, look, h, true, 0, NULL);
+}
+
+static void tick(struct event *ev)
+{
+	bool synced = replica_synced(ev->h->d.replica);
+
+	if (synced != ev->h->was_synced) {
+		ev->h->was_synced = synced;
+		ev->h->told = NULL;
+		msim_look_soon(ev->h);
+	}
+	msim_mover_look(ev->h);
+	moves_tick(ev->h->d.moves);
+	msim_at(TICK, tick, ev->h, true, 0, NULL);
+}
+
+/* ---- the agent ---- */
+
+static const char *status_of(const struct qemu *q)
+{
+	if (!q->exists)
+		return "stopped";
+	return q->status == VM_STATUS_RUNNING    ? "running"
+	       : q->status == VM_STATUS_GONE     ? "failed"
+	       : q->status == VM_STATUS_INCOMING ? "starting"
+						 : "paused";
+}
+
+static void observed(void *arg, const json_t *result, const struct err *e)
+{
+	struct host *h = arg;
+
+	(void)result;
+	if (e) /* told again by the next look */
+		h->told = NULL;
+}
+
+static void tell(struct host *h)
+{
+	const char *status = status_of(&h->qemu);
+
+	if (h->want.intent != AGENT_RUNNING || (h->told == status && h->told_epoch == h->want.epoch) ||
+	    !replica_synced(h->d.replica) || (h->qemu.exists && h->qemu.epoch != h->want.epoch))
+		return;
+	h->told = status;
+	h->told_epoch = h->want.epoch;
+	daemon_propose(&h->d, "vm.observed", NULL,
+		       json_pack("{s:s, s:s, s:I, s:s}", "vm", "web", "node", h->d.identity.node, "epoch",
+				 (json_int_t)h->want.epoch, "status", status),
+		       observed, h);
+}
+
+/* godwit-vm, started by the agent a moment ago, does it; it does not end with the daemon. */
+static void act(struct event *ev)
+{
+	struct host *h = ev->h;
+	int64_t epoch = *(int64_t *)ev->p;
+
+	h->acting = false;
+	if (ev->k == AGENT_START && (!h->qemu.exists || h->qemu.status == VM_STATUS_GONE))
+		msim_qemu_start(h, epoch);
+	else if (ev->k == AGENT_KILL && h->qemu.exists)
+		msim_qemu_remove(h);
+	msim_agent_soon(h);
+}
+
+static void agent_look(struct event *ev)
+{
+	struct host *h = ev->h;
+	struct agent_have have = {.uuid = "u", .cluster = CLUSTER, .epoch = h->qemu.epoch, .status = h->qemu.status};
+	struct agent_action a;
+	int64_t *epoch;
+
+	if (!h->known || h->acting)
+		return;
+	a = agent_plan(CLUSTER, &h->want, h->qemu.exists ? &have : NULL, msim->now);
+	tell(h);
+	if (a.act != AGENT_START && a.act != AGENT_KILL)
+		return;
+	msim_trace(h, "agent: %s, %s", agent_act_names[a.act], a.why);
+	h->acting = true;
+	epoch = xcalloc(1, sizeof(*epoch));
+	*epoch = h->want.epoch;
+	msim_at(msim_between(20, 200), act, h, false, a.act, epoch);
+}
+
+void msim_agent_soon(struct host *h)
+{
+	if (h->up)
+		msim_at(20 * NS_PER_MS, agent_look, h, true, 0, NULL);
+}
+
+static void agent_interval(struct event *ev)
+{
+	agent_look(ev);
+	msim_at(AGENT_INTERVAL, agent_interval, ev->h, true, 0, NULL);
+}
+
+/* ---- life ---- */
+
+void msim_daemon_start(struct host *h)
+{
+	struct err e = ERR_INIT;
+
+	h->up = true;
+	h->life++;
+	h->known = h->look_due = h->applying = h->was_synced = false;
+	h->acting = false;
+	h->told = NULL;
+	h->d.loop = (void *)h;
+	h->d.cluster_id = (char *)CLUSTER;
+	h->d.opt.run_dir = h->d.opt.config_dir = "/";
+	msim_trace(h, "daemon starts");
+	if (moves_new(&h->d, &h->d.moves, &e) < 0)
+		msim_fail("moves: %s", e.text);
+	msim_at(msim_between(0, 1000), tick, h, true, 0, NULL);
+	msim_at(msim_between(0, 1000), agent_interval, h, true, 0, NULL);
+	msim_look_soon(h);
+	msim_log_changed();
+}
+
+void msim_daemon_kill(struct host *h)
+{
+	if (!h->up)
+		return;
+	msim_pending_drop(h);
+	moves_free(h->d.moves);
+	h->d.moves = NULL;
+	h->up = false;
+	h->life++;
+}
