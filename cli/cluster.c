@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* godwit cluster: make one, join one, how it is. */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "cli/groups.h"
+#include "cli/request.h"
+#include "cli/run.h"
+#include "cli/wait.h"
+
+#define READY_S 60
+#define TOKEN_MAX 1024
+
+static const struct view_column status_view[] = {
+	{"cluster", "name", VIEW_TEXT},   {"this host", "node", VIEW_TEXT},  {"state", "state", VIEW_TEXT},
+	{"quorum", "quorate", VIEW_TEXT}, {"members", "members", VIEW_LIST}, {"expected", "expected", VIEW_TEXT},
+	{"needed", "needed", VIEW_TEXT},  {"manager", "manager", VIEW_TEXT}, {"age of this view", "age_ms", VIEW_MS},
+	{"alarms", "alarms", VIEW_LIST},  {NULL, NULL, VIEW_TEXT},
+};
+
+/* ---- init and join ---- */
+
+/* The first label of the host's name, as a node's name. */
+static char *host_name(void)
+{
+	char name[256] = "";
+
+	if (gethostname(name, sizeof(name) - 1) < 0)
+		return xstrdup("");
+	name[strcspn(name, ".")] = 0;
+	for (char *p = name; *p; p++)
+		*p = (char)tolower((unsigned char)*p);
+	return xstrdup(name);
+}
+
+/* Whether this host works as a member: it is up to date, and the others know it by its name. */
+static bool is_working(const json_t *cluster)
+{
+	const char *state = json_string_value(json_object_get(cluster, "state"));
+	json_t *members = json_object_get(cluster, "members"), *member;
+	size_t i;
+
+	json_array_foreach (members, i, member)
+		if (json_equal(member, json_object_get(cluster, "node")))
+			return state && strcmp(state, "synced") == 0;
+	return false;
+}
+
+/* Ask for what was given, with a name for this host; then until it is a working member: the daemon begins anew. */
+static int become_member(struct cli *c, json_t *fields, struct err *e)
+{
+	json_t *answer = NULL, *status = NULL;
+	int r;
+
+	if (!json_object_get(fields, "node")) {
+		_free_ char *name = host_name();
+
+		json_object_set_new(fields, "node", json_string(name));
+	}
+	r = request(c, "POST", c->command->path, fields, &answer, e);
+	if (r == 0 && !cli_given(c, "no-wait"))
+		r = wait_until(c, "/v1/cluster", is_working, READY_S, &status, e) < 0
+			    ? err_wrap(e, "this host is a member, but it is not up to date yet")
+			    : 0;
+	if (r == 0 && c->json)
+		view_print_json(c->io->out, status ? status : answer);
+	else if (r == 0)
+		view_print(c->io->out, status ? status : answer, status_view);
+	json_decref(answer);
+	json_decref(status);
+	return r;
+}
+
+static int init_run(struct cli *c, struct err *e)
+{
+	json_t *fields = json_object();
+	int r = request_fields(c, fields, e);
+
+	if (r == 0)
+		r = become_member(c, fields, e);
+	json_decref(fields);
+	return r;
+}
+
+/* The token from standard input. Caller frees. */
+static char *token_read(const struct cli *c, struct err *e)
+{
+	char *text = xcalloc(1, TOKEN_MAX + 1);
+	ssize_t n, used = 0;
+
+	while (used < TOKEN_MAX && (n = read(c->io->in_fd, text + used, (size_t)(TOKEN_MAX - used))) > 0)
+		used += n;
+	text[strcspn(text, "\r\n")] = 0;
+	if (text[0])
+		return text;
+	free(text);
+	err_set(e, ERR_USAGE, "there is no token on standard input; `godwit cluster token` on a member makes one");
+	return NULL;
+}
+
+static int join_run(struct cli *c, struct err *e)
+{
+	_free_ char *token = strcmp(cli_text(c, "TOKEN"), "-") == 0 ? token_read(c, e) : xstrdup(cli_text(c, "TOKEN"));
+	json_t *fields = json_object();
+	int r = token ? request_fields(c, fields, e) : -1;
+
+	if (r == 0) {
+		json_object_set_new(fields, "token", json_string(token));
+		r = become_member(c, fields, e);
+	}
+	json_decref(fields);
+	return r;
+}
+
+/* ---- token ---- */
+
+/* The token alone goes to standard output, for scripts. */
+static int token_run(struct cli *c, struct err *e)
+{
+	static const struct view_column expires = {"", "expires", VIEW_TIME};
+	json_t *answer = NULL;
+	_free_ char *when = NULL;
+	int r = request_command(c, &answer, e);
+
+	if (r == 0 && c->json) {
+		view_print_json(c->io->out, answer);
+	} else if (r == 0) {
+		when = view_cell(answer, &expires);
+		fprintf(c->io->out, "%s\n", json_string_value(json_object_get(answer, "token")));
+		fprintf(c->io->err, "for one host, until %s; there: `godwit cluster join TOKEN`\n", when);
+	}
+	json_decref(answer);
+	return r;
+}
+
+#define PARAM_NODE                                                                                                     \
+	{                                                                                                              \
+		.name = "node", .value = "NAME", .kind = CLI_TEXT, .field = "node",                                    \
+		.help = "the name of this host in the cluster (default: its host name)"                                \
+	}
+#define PARAM_ADDRESS                                                                                                  \
+	{                                                                                                              \
+		.name = "address", .value = "ADDRESS", .kind = CLI_TEXT, .field = "addresses", .many = true,           \
+		.help = "an address of this host for the cluster, one for each ring"                                   \
+	}
+
+const struct cli_group cluster_group = {
+	"cluster",
+	"the cluster itself",
+	(const struct cli_command[]){
+		{.verb = "init",
+		 .operands =
+			 (const struct cli_param[]){
+				 {.name = "NAME", .kind = CLI_TEXT, .field = "name", .help = "the name of the cluster"},
+				 {0}},
+		 .options =
+			 (const struct cli_param[]){
+				 PARAM_NODE,
+				 PARAM_ADDRESS,
+				 {.name = "qdevice",
+				  .value = "HOST",
+				  .kind = CLI_TEXT,
+				  .field = "qdevice",
+				  .help = "a third party that votes when two hosts cannot agree"},
+				 {.name = "token-ms",
+				  .value = "MS",
+				  .kind = CLI_NUMBER,
+				  .min = 300,
+				  .max = 30000,
+				  .field = "token_ms",
+				  .help = "corosync's token: a host is given up after 2.2 times this (default: 1000)"},
+				 PARAM_NO_WAIT,
+				 {0}},
+		 .summary = "Make this host the first of a new cluster",
+		 .method = "POST",
+		 .path = "/v1/cluster/init",
+		 .run = init_run},
+		{.verb = "join",
+		 .operands =
+			 (const struct cli_param[]){
+				 {.name = "TOKEN",
+				  .kind = CLI_TEXT,
+				  .help = "what `godwit cluster token` printed on a member; - reads it "
+					  "from standard input"},
+				 {0}},
+		 .options =
+			 (const struct cli_param[]){PARAM_NODE,
+						    PARAM_ADDRESS,
+						    {.name = "via",
+						     .value = "HOST:PORT",
+						     .kind = CLI_TEXT,
+						     .field = "host",
+						     .help = "ask this member instead of the one that the token names"},
+						    PARAM_NO_WAIT,
+						    {0}},
+		 .summary = "Make this host a member of the cluster that the token is of",
+		 .method = "POST",
+		 .path = "/v1/cluster/join",
+		 .run = join_run},
+		{.verb = "status",
+		 .summary = "Show the cluster as this host sees it",
+		 .method = "GET",
+		 .path = "/v1/cluster",
+		 .view = status_view},
+		{.verb = "token",
+		 .options = (const struct cli_param[]){{.name = "ttl",
+							.value = "TIME",
+							.kind = CLI_SECONDS,
+							.min = 60,
+							.max = 604800,
+							.field = "ttl_s",
+							.help = "how long it is good for, from 1m to 7d"},
+						       {.name = "at",
+							.value = "HOST:PORT",
+							.kind = CLI_TEXT,
+							.field = "host",
+							.help = "the member that the new host shall ask"},
+						       {0}},
+		 .summary = "Print a token with which one host may join",
+		 .method = "POST",
+		 .path = "/v1/cluster/tokens",
+		 .run = token_run},
+		{0},
+	},
+};
