@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts in namespaces: each has a network, a /run, processes of its own and its own folders for what must outlive a power
+cut. Real corosync, godwitd and QEMU run in them; nothing of the machine's own is touched.
+
+A switch (a bridge in one more network namespace) joins them. A cable is cut at the switch's end, as a host cannot see that.
+Needs root.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BUILD = ROOT / "build" / os.environ.get("V", "dev")
+
+# The first process of a host: whoever loses its parent becomes its child, and is reaped by the kernel.
+INIT = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
+
+# Folders of a host that are its own: what is on disk, and what a power cut loses.
+DISKS = {"/var/lib/godwit": "state", "/etc/godwit": "etc", "/etc/corosync": "corosync", "/var/lib/corosync": "corosync-lib"}
+MEMORY = ["/run", "/dev/shm"]
+
+
+class HostError(Exception):
+    """Something that a test needs does not work."""
+
+
+def run(*argv: str, check: bool = True) -> str:
+    """What a command says; its own words when it fails."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    if check and done.returncode != 0:
+        raise HostError(f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class Host:
+    """One host. Off until power_on()."""
+
+    def __init__(self, cluster: "Hosts", number: int) -> None:
+        self.cluster = cluster
+        self.number = number
+        self.name = f"n{number}"
+        self.address = f"10.77.0.{number}"
+        self.net = f"{cluster.prefix}h{number}"
+        self.port = f"p{number}"
+        self.folder = cluster.folder / self.name
+        self.init: Optional[subprocess.Popen[bytes]] = None
+        self.inner = 0
+        self.daemon: Optional[subprocess.Popen[bytes]] = None
+        for name in DISKS.values():
+            (self.folder / name).mkdir(parents=True)
+        run("ip", "netns", "add", self.net)
+        run("ip", "-n", self.net, "link", "set", "lo", "up")
+        run("ip", "-n", cluster.switch, "link", "add", self.port, "type", "veth", "peer", "name", "eth0", "netns", self.net)
+        run("ip", "-n", cluster.switch, "link", "set", self.port, "master", "sw", "up")
+        run("ip", "-n", self.net, "address", "add", f"{self.address}/24", "dev", "eth0")
+        run("ip", "-n", self.net, "link", "set", "eth0", "up")
+
+    # ---- power ----
+
+    def power_on(self) -> None:
+        """Start its first process, with its folders in place."""
+        mounts = [f"mount --bind {self.folder / name} {path}" for path, name in DISKS.items()]
+        mounts += [f"mount -t tmpfs tmpfs {path}" for path in MEMORY]
+        script = "mount --make-rprivate / && " + " && ".join(mounts) + f" && mkdir -p /run/lock && exec /usr/bin/python3 -c '{INIT}'"
+        for path in DISKS:
+            os.makedirs(path, exist_ok=True)
+        self.init = subprocess.Popen(
+            ["ip", "netns", "exec", self.net, "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # unshare complains when its child is killed
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            children = Path(f"/proc/{self.init.pid}/task/{self.init.pid}/children").read_text(encoding="ascii").split()
+            # Until its folders are in place it is a shell.
+            if children and Path(f"/proc/{children[0]}/cmdline").read_bytes().startswith(b"/usr/bin/python3\0"):
+                self.inner = int(children[0])
+                return
+            time.sleep(0.02)
+        raise HostError(f"{self.name} did not start")
+
+    def power_off(self) -> None:
+        """A power cut: everything in it is gone at once."""
+        if not self.init:
+            return
+        try:
+            os.kill(self.inner, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.init.wait(20)
+        self.init = self.daemon = None
+
+    # ---- cables ----
+
+    def cut(self) -> None:
+        """Pull its cable out of the switch."""
+        run("ip", "-n", self.cluster.switch, "link", "set", self.port, "down")
+
+    def heal(self) -> None:
+        """Put it back."""
+        run("ip", "-n", self.cluster.switch, "link", "set", self.port, "up")
+
+    # ---- processes ----
+
+    def inside(self, *argv: str) -> list[str]:
+        """The command that runs @argv in it."""
+        return ["nsenter", "--target", str(self.inner), "--mount", "--net", "--pid", "--", *argv]
+
+    def run(self, *argv: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a command in it to its end."""
+        done = subprocess.run(self.inside(*argv), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False)
+        if check and done.returncode != 0:
+            raise HostError(f"{self.name}: {' '.join(argv)}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        return done
+
+    def godwit(self, *argv: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """The command line, as a person at this host would use it."""
+        return self.run(str(BUILD / "godwit"), *argv, check=check, timeout=timeout)
+
+    def godwit_json(self, *argv: str) -> Any:
+        """What it says with --json."""
+        return json.loads(self.godwit(*argv, "--json").stdout)
+
+    def start(self) -> None:
+        """Start godwitd."""
+        if not self.init:
+            self.power_on()
+        with (self.folder / "godwitd.log").open("ab") as log:
+            self.daemon = subprocess.Popen(
+                self.inside(str(BUILD / "godwitd"), "--corosync", "run", "--accel", "tcg"), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        wait_for(lambda: self.api("GET", "/openapi.json", timeout=2)[0] == 200, 15, f"{self.name}: godwitd answers")
+
+    def daemon_pid(self) -> int:
+        """Of godwitd itself, as this machine numbers it."""
+        assert self.daemon
+        return int(Path(f"/proc/{self.daemon.pid}/task/{self.daemon.pid}/children").read_text(encoding="ascii").split()[0])
+
+    def kill_daemon(self) -> None:
+        """kill -9; guests, corosync and engines go on."""
+        assert self.daemon
+        os.kill(self.daemon_pid(), signal.SIGKILL)
+        self.daemon.wait(10)
+        self.daemon = None
+
+    def log(self) -> str:
+        """What godwitd has said."""
+        return (self.folder / "godwitd.log").read_text(encoding="utf-8", errors="replace")
+
+    # ---- API ----
+
+    def api(self, method: str, target: str, body: Any = None, timeout: float = 30, headers: Optional[dict[str, str]] = None) -> tuple[int, Any]:
+        """Status and JSON (or text) of an answer; (0, reason) when there is none. Over its unix socket, from outside."""
+        connection = UnixConnection(f"/proc/{self.inner}/root/run/godwit/godwitd.sock", timeout)
+        try:
+            text = None if body is None else json.dumps(body)
+            connection.request(method, target, text, {"Content-Type": "application/json", **(headers or {})} if text else (headers or {}))
+            answer = connection.getresponse()
+            data = answer.read().decode()
+            try:
+                return answer.status, json.loads(data)
+            except ValueError:
+                return answer.status, data
+        except (OSError, http.client.HTTPException) as error:
+            return 0, str(error)
+        finally:
+            connection.close()
+
+    def ask(self, method: str, target: str, body: Any = None, timeout: float = 60) -> Any:
+        """The answer; an error is an exception in the daemon's words."""
+        status, answer = self.api(method, target, body, timeout)
+        if not 200 <= status < 300:
+            said = answer["error"]["message"] if isinstance(answer, dict) and "error" in answer else answer
+            raise HostError(f"{self.name}: {method} {target}: {status}: {said}")
+        return answer
+
+    def task(self, method: str, target: str, body: Any = None, seconds: float = 120) -> dict[str, Any]:
+        """Begin a long action and wait for its end."""
+        task = self.ask(method, target, body)["task"]
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            status, now = self.api("GET", f"/v1/tasks/{task['id']}", timeout=5)
+            if status == 200 and now["state"] in ("done", "failed", "cancelled"):
+                return dict(now)
+            time.sleep(0.1)
+        raise HostError(f"{self.name}: {method} {target}: no end within {seconds:g} s")
+
+    def state(self) -> str:
+        """Of its replica: "synced", ..."""
+        status, answer = self.api("GET", "/v1/cluster", timeout=3)
+        return str(answer.get("state")) if status == 200 and isinstance(answer, dict) else f"no answer ({answer})"
+
+
+class Hosts:
+    """A few hosts and their switch; everything is gone with close()."""
+
+    def __init__(self, count: int) -> None:
+        self.prefix = f"gw{os.getpid()}-"
+        self.switch = f"{self.prefix}sw"
+        self.folder = Path(tempfile.mkdtemp(prefix="godwit-hosts-"))
+        self.folder.chmod(0o755)
+        self.hosts: list[Host] = []
+        try:
+            run("ip", "netns", "add", self.switch)
+            run("ip", "-n", self.switch, "link", "add", "sw", "type", "bridge", "forward_delay", "0")
+            run("ip", "-n", self.switch, "link", "set", "sw", "up")
+            for number in range(1, count + 1):
+                self.hosts.append(Host(self, number))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Hosts":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getitem__(self, number: int) -> Host:
+        """Hosts are counted from 1."""
+        return self.hosts[number - 1]
+
+    def form(self) -> None:
+        """Start all, make the first the founder, let the others join."""
+        for host in self.hosts:
+            host.start()
+        first = self.hosts[0]
+        first.ask("POST", "/v1/cluster/init", {"name": "test", "node": first.name, "addresses": [first.address]})
+        wait_for(lambda: first.state() == "synced", 30, "the founder is synced")
+        for host in self.hosts[1:]:
+            self.join(host, first)
+
+    def join(self, host: Host, member: Host) -> None:
+        """Let a host in that runs godwitd and is in no cluster yet."""
+        token = member.ask("POST", "/v1/cluster/tokens", {})["token"]
+        host.ask("POST", "/v1/cluster/join", {"token": token, "node": host.name, "addresses": [host.address]})
+        wait_for(lambda: host.state() == "synced" and member.state() == "synced", 60, f"{host.name} is in")
+
+    def close(self) -> None:
+        """End what runs in them, take the namespaces away."""
+        for host in self.hosts:
+            host.power_off()
+        for name in [*(h.net for h in self.hosts), self.switch]:
+            run("ip", "netns", "del", name, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def wait_for(condition: Any, seconds: float, what: str) -> None:
+    """Poll until it holds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.1)
+    raise HostError(f"not within {seconds:g} s: {what}")
