@@ -19,17 +19,22 @@ OPT_dev := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 OPT_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-CFLAGS  += -std=gnu17 -D_GNU_SOURCE -fPIE -pthread -I. $(WARN) $(OPT_$(V))
-LDFLAGS += -pthread -pie -Wl,-z,relro,-z,now
-LIBS    := -ljansson -lssl -lcrypto -lxxhash -lseccomp -lcap-ng
+INCLUDE := -I. -isystem /usr/include/libnl3
+CFLAGS  += -std=gnu17 -D_GNU_SOURCE -fPIE -pthread $(INCLUDE) $(WARN) $(OPT_$(V))
+LDFLAGS += -pthread -pie -Wl,-z,relro,-z,now,--as-needed
+LIBS    := -ljansson -lsqlite3 -lcpg -lquorum -lvotequorum -lcmap -lcfg -levent_openssl -levent_core -lnl-route-3 -lnl-3 \
+           -lssl -lcrypto -lxxhash -lseccomp -lcap-ng
 
 # A folder is a static library; what it may include (scripts/check-layers) is also all that it may link.
-FOLDERS := base hv migrate
+FOLDERS := base hv migrate cluster node cli
 LINK_base := base
 LINK_hv := hv base
 LINK_migrate := migrate hv base
+LINK_cluster := cluster base
+LINK_node := node cluster migrate hv base
+LINK_cli := cli base
 
-NAMES    := godwit-migrate godwit-vm
+NAMES    := godwit godwitd godwit-migrate godwit-vm
 PROGRAMS := $(NAMES:%=$(B)/%)
 SOURCES  := $(wildcard $(FOLDERS:%=%/*.c) tests/*/*.c tests/unit/*/*.c bench/*.c)
 HEADERS  := $(wildcard $(FOLDERS:%=%/*.h) tests/*/*.h tests/unit/*/*.h bench/*.h)
@@ -48,6 +53,10 @@ $(B)/godwit-migrate: $(B)/migrate/main.o $(call libs,$(LINK_migrate))
 	$(link)
 $(B)/godwit-vm: $(B)/hv/main.o $(call libs,$(LINK_hv))
 	$(link)
+$(B)/godwitd: $(B)/node/main.o $(call libs,$(LINK_node))
+	$(link)
+$(B)/godwit: $(B)/cli/main.o $(call libs,$(LINK_cli))
+	$(link)
 
 define folder_rule
 $(B)/lib$(1).a: $(call objs,$(1))
@@ -56,13 +65,24 @@ $(B)/unit/$(1)/%: $(B)/tests/unit/$(1)/%.o $(sort $(call helpers,base) $(call he
 	$$(link) -lcmocka
 endef
 $(foreach f,$(FOLDERS),$(eval $(call folder_rule,$(f))))
+# Those of node/ run the programs.
+$(filter $(B)/unit/node/%,$(UNIT)): | $(PROGRAMS)
 
-$(B)/fuzz/%: $(B)/tests/fuzz/%.o $(call libs,$(LINK_migrate))
+$(B)/sim/replica-sim: $(patsubst %.c,$(B)/%.o,tests/sim/replica-sim.c $(wildcard tests/sim/sim-*.c)) $(call libs,$(LINK_cluster))
+	$(link)
+$(B)/sim/move-sim: $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/move-*.c)) $(call libs,$(LINK_cluster))
+	$(link)
+$(B)/sim/moves-sim: $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/moves-*.c)) $(call libs,$(LINK_node))
+	$(link)
+$(B)/fuzz/%: $(B)/tests/fuzz/%.o $(call libs,$(LINK_node))
 	$(link) -fsanitize=fuzzer
+$(B)/tools/replica-member: $(B)/tests/tools/replica-member.o $(B)/tests/unit/cluster/kv-machine.o $(call libs,$(LINK_cluster))
+	$(link)
 $(B)/tools/%: $(B)/tests/tools/%.o $(call helpers,base) $(call libs,base)
 	$(link)
 $(B)/%.o: %.c
 	@mkdir -p $(@D); echo "  CC    $@"; $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+$(B)/node/http-api.o: hv/guest.schema.json node/http-api.schemas.json
 build/man/%: man/%.scd
 	@mkdir -p $(@D); scdoc < $< > $@.part && mv $@.part $@
 
@@ -83,21 +103,33 @@ unit: $(UNIT)
 ## fuzz         every fuzzer for T seconds (default 60)
 fuzz:
 	@scripts/check --only fuzz --fuzz-seconds $(T)
-## bench        measure against plain QEMU on this machine, minutes to hours (ARGS=--help)
-bench: all guest $(B)/bench-observe
+## bench        measure against plain QEMU and etcd on this machine, minutes to hours (ARGS=--help)
+bench: all guest $(B)/bench-observe $(B)/tools/replica-member
 	@bench/run --godwit $(B)/godwit-migrate --observer $(B)/bench-observe $(ARGS)
+	@[ -n "$(ARGS)" ] || bench/replica
 $(B)/bench-observe: $(B)/bench/observe.o
 	$(link)
+## bench-replica the second part of it alone, minutes (ARGS=--help)
+bench-replica: $(B)/tools/replica-member
+	@bench/replica $(ARGS)
 ## guest        the test guest: build/guest/vmlinuz and initramfs.cpio.gz
 guest:
 	@tests/guest/build
 ## man          the manual pages, under build/man
 man: $(MAN)
-## install      programs and manual pages to DESTDIR and PREFIX (default /usr/local)
+## install      programs, manual pages, completion and systemd units to DESTDIR and PREFIX (default /usr/local)
 install: all man
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man8
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(filter %.1,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 $(filter %.8,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man8
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+	$(B)/godwit completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/godwit
+	$(B)/godwit completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_godwit
+	install -m 644 packaging/systemd/godwitd.service $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 packaging/systemd/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/godwit.conf
+	install -m 644 packaging/systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/godwit.conf
 ## clean        remove build/
 clean:
 	rm -rf build
@@ -106,12 +138,12 @@ help:
 	@sed -n 's/^## /  /p' Makefile
 
 # What scripts/check builds.
-programs-of-tests: $(UNIT) $(TOOLS)
+programs-of-tests: $(UNIT) $(TOOLS) $(addprefix $(B)/sim/,replica-sim move-sim moves-sim)
 fuzzers: $(FUZZERS)
 tidy: $(SOURCES:%=build/tidy/%.ok)
 build/tidy/%.ok: % $(HEADERS) .clang-tidy
-	@mkdir -p $(@D); clang-tidy --quiet --warnings-as-errors='*' $< -- -std=gnu17 -D_GNU_SOURCE -I. && touch $@
+	@mkdir -p $(@D); clang-tidy --quiet --warnings-as-errors='*' $< -- -std=gnu17 -D_GNU_SOURCE $(INCLUDE) && touch $@
 
-.PHONY: all deps demo check check-long unit fuzz bench guest man install clean help programs-of-tests fuzzers tidy
+.PHONY: all deps demo check check-long unit fuzz bench bench-replica guest man install clean help programs-of-tests fuzzers tidy
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
