@@ -150,17 +150,18 @@ void run_forecast(struct cli *c, const json_t *f)
 		{"destination", "to", VIEW_TEXT},
 		{"converges", "converges", VIEW_TEXT},
 		{"time", "ms", VIEW_MS},
-		{"on the wire", "wire", VIEW_TEXT},
+		{"on the wire", "sent", VIEW_TEXT},
 		{"passes", "passes", VIEW_TEXT},
 		{"pause", "pause_ms", VIEW_MS},
 		{"guest writes", "dirty", VIEW_TEXT},
 		{"wire carries", "rate", VIEW_TEXT},
+		{"that is", "wire_why", VIEW_TEXT},
 		{"because", "reasons", VIEW_LIST},
 		{NULL, NULL, VIEW_TEXT},
 	};
 	static const struct {
 		const char *from, *to, *behind;
-	} rates[] = {{"bytes", "wire", ""}, {"dirty_bytes_per_s", "dirty", "/s"}, {"wire_bytes_per_s", "rate", "/s"}};
+	} rates[] = {{"bytes", "sent", ""}, {"dirty_bytes_per_s", "dirty", "/s"}, {"wire_bytes_per_s", "rate", "/s"}};
 	json_t *shown = json_copy((json_t *)f), *seconds = json_object_get(f, "seconds");
 
 	if (json_is_number(seconds))

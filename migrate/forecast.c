@@ -187,7 +187,7 @@ struct forecast forecast_run(const struct forecast_input *in)
 {
 	struct dirty_curve c = {.cap = (double)in->ram_bytes + (double)in->zero_bytes};
 	double rate = (double)in->wire_rate, max_pause = in->max_pause_ms / 1e3;
-	struct forecast f = {0};
+	struct forecast f = {.dirty_rate = in->dirty_rate, .wire_rate = in->wire_rate};
 	struct series s;
 
 	if (in->wire_rate == 0) {

@@ -22,10 +22,11 @@ struct forecast_input {
 struct forecast {
 	bool converges;
 	unsigned passes;
-	uint64_t bytes;   /* on the wire; when it does not converge: until that is plain */
-	int64_t total_ns; /* the pause included; -1 when it does not converge */
-	int64_t pause_ns; /* when it does not converge: the one that would be needed */
-	char why[240];    /* when it does not converge: one sentence with both rates */
+	uint64_t bytes;                 /* on the wire; when it does not converge: until that is plain */
+	int64_t total_ns;               /* the pause included; -1 when it does not converge */
+	int64_t pause_ns;               /* when it does not converge: the one that would be needed */
+	uint64_t dirty_rate, wire_rate; /* bytes/s that it was made for */
+	char why[240];                  /* when it does not converge: one sentence with both rates */
 };
 
 /* The iterative pre-copy series (Clark et al., NSDI 2005): each pass sends what the one before left dirty. */

@@ -22,6 +22,7 @@
 static const char help_text[] =
 	"Usage: godwit-migrate send    --qmp SOCKET --to HOST:PORT     (--tls DIR | --plaintext) [OPTIONS]\n"
 	"       godwit-migrate receive --qmp SOCKET --listen ADDR:PORT (--tls DIR | --plaintext) [OPTIONS]\n"
+	"       godwit-migrate receive --dry-run    --listen ADDR:PORT (--tls DIR | --plaintext) [OPTIONS]\n"
 	"       godwit-migrate save    --qmp SOCKET FILE [OPTIONS]\n"
 	"       godwit-migrate restore --qmp SOCKET FILE [OPTIONS]\n"
 	"\n"
@@ -39,7 +40,8 @@ static const char help_text[] =
 	"  --bandwidth MB/S     send: carry at most so many megabytes (10^6 bytes) a second\n"
 	"  --auto-converge      send: let QEMU slow the guest down when it writes faster than the wire carries\n"
 	"  --deadline S         send: give up when the copy takes longer\n"
-	"  --dry-run            send: measure and print the forecast, move nothing\n"
+	"  --dry-run            send: measure and print the forecast, move nothing; receive: serve one such\n"
+	"                       measurement, take no guest\n"
 	"  --keep-source        send, save: leave the old QEMU stopped instead of ending it\n"
 	"  --wait S             receive: how long to wait for a sender (default: for ever)\n"
 	"  --settle S           after a cut at the hand-over: how long to ask or wait for the other side (default "
@@ -107,8 +109,9 @@ static const struct option options[] = {
 
 /* Which verbs take which option, in the order of enum option_id. */
 static const unsigned option_verbs[] = {
-	ALL,  SEND, RECEIVE, SEND | RECEIVE, SEND | RECEIVE, RECEIVE,        SEND | RECEIVE, SEND,           SEND, SEND,
-	SEND, SEND, SEND,    SEND | SAVE,    RECEIVE,        SEND | RECEIVE, SEND,           SEND | RECEIVE, ALL,  ALL,
+	ALL,  SEND, RECEIVE, SEND | RECEIVE, SEND | RECEIVE, RECEIVE, SEND | RECEIVE, SEND, SEND,
+	SEND, SEND, SEND,    SEND | RECEIVE, SEND | SAVE,    RECEIVE, SEND | RECEIVE, SEND, SEND | RECEIVE,
+	ALL,  ALL,
 };
 
 struct verb {
@@ -244,7 +247,9 @@ static const struct verb *verb_find(const char *name)
 /* What must be there, and what cannot be together. */
 static int check_options(const struct verb *v, const struct engine_options *o, struct err *e)
 {
-	if (!o->qmp_path)
+	if (v->bit == RECEIVE && o->dry_run && o->qmp_path)
+		return err_set(e, ERR_USAGE, "receive --dry-run takes no guest: leave --qmp out");
+	if (!o->qmp_path && !(v->bit == RECEIVE && o->dry_run))
 		return err_set(e, ERR_USAGE, "%s needs --qmp SOCKET, the QMP socket of the QEMU on this host", v->name);
 	if (v->bit & (SAVE | RESTORE))
 		return o->file ? 0 : err_set(e, ERR_USAGE, "%s needs the name of a file", v->name);

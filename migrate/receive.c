@@ -22,7 +22,8 @@
  * Theory of operation
  *
  * listen -> (dry runs come and go) -> prepare -> copy -> loaded -> GO -> running. A peer that does not prove the token
- * is dropped and the listening goes on. Until GO this side promises nothing and may give up at any time: it ends its
+ * is dropped and the listening goes on. With --dry-run there is no QEMU and no guest: one dry run, and that was it.
+ * Until GO this side promises nothing and may give up at any time: it ends its
  * QEMU, so that what was loaded can never run. After GO the guest is ours, and only a QEMU that is certainly gone gives
  * it back.
  */
@@ -56,18 +57,24 @@ struct receive {
 
 /* ---- who comes ---- */
 
-/* Throw away a dry run's bytes and answer each of its rounds, until it hangs up. */
-static void probe_serve(struct conn *c)
+/* Throw away a dry run's bytes and answer each of its rounds, until it hangs up. True when it had an answer. */
+static bool probe_serve(struct conn *c)
 {
 	int64_t deadline = clock_now_ns() + 60 * NS_PER_S;
+	bool answered = false;
 	struct frame f;
 
 	while (conn_recv(c, &f, deadline, NULL) == 0) {
 		json_decref(f.json);
-		if (f.type != WIRE_PROBE ||
-		    (f.flags & WIRE_FLAG_TAIL && conn_send(c, WIRE_READY, 0, NULL, 0, deadline, NULL) < 0))
-			return;
+		if (f.type != WIRE_PROBE)
+			break;
+		if (!(f.flags & WIRE_FLAG_TAIL))
+			continue;
+		if (conn_send(c, WIRE_READY, 0, NULL, 0, deadline, NULL) < 0)
+			break;
+		answered = true;
 	}
+	return answered;
 }
 
 /* Wait for a connection of @role; others are served (a probe) or dropped. 0, or -1 with @e. */
@@ -425,7 +432,7 @@ static int listen_start(struct receive *r, struct err *e)
 	r->signal_fd = engine_signal_fd(e);
 	if (r->signal_fd < 0 || engine_secret_load(r->opt, true, &r->secret, e) < 0)
 		return -1;
-	if (open_qemu(r, e) < 0)
+	if (!r->opt->dry_run && open_qemu(r, e) < 0)
 		return -1;
 	r->listen_fd = sock_tcp_listen(&r->opt->addr, 64, e);
 	if (r->listen_fd < 0)
@@ -435,13 +442,17 @@ static int listen_start(struct receive *r, struct err *e)
 	return 0;
 }
 
+static int64_t wait_deadline(const struct receive *r)
+{
+	return r->opt->wait_s ? clock_now_ns() + r->opt->wait_s * NS_PER_S : -1;
+}
+
 /* The sender that proved the token; from here on the move has an identity. */
 static int accept_sender(struct receive *r, struct err *e)
 {
-	int64_t deadline = r->opt->wait_s ? clock_now_ns() + r->opt->wait_s * NS_PER_S : -1;
 	struct wire_hello hello;
 
-	if (accept_role(r, WIRE_ROLE_CONTROL, deadline, &r->control, &hello, e) < 0)
+	if (accept_role(r, WIRE_ROLE_CONTROL, wait_deadline(r), &r->control, &hello, e) < 0)
 		return -1;
 	r->n_channels = hello.channels;
 	memcpy(r->settle.session, hello.session, sizeof(hello.session));
@@ -577,6 +588,36 @@ static void receive_done(struct receive *r)
 	free(r);
 }
 
+/* Without a guest: serve one dry run, so that a sender can measure the wire before anything is prepared for it. A
+ * sender that wants more is dropped. */
+static enum outcome dry_run(struct receive *r, struct err *e)
+{
+	const struct sandbox_options box = {.nobody = true};
+	struct report_result res = REPORT_RESULT_INIT;
+	int64_t deadline = wait_deadline(r);
+	struct wire_hello hello;
+	bool served = false;
+	struct conn c;
+
+	res.guest = "no guest was taken; a sender measured the wire";
+	res.result = "dry-run";
+	if (listen_start(r, e) == 0 && sandbox_enter(&box, e) == 0) {
+		sock_set_cancel(r->signal_fd);
+		while (!served && accept_role(r, WIRE_ROLE_PROBE, deadline, &c, &hello, e) == 0) {
+			served = probe_serve(&c);
+			conn_close(&c);
+		}
+		sock_set_cancel(-1);
+	}
+	if (!served) {
+		res.result = e->code == ERR_CANCELLED ? "cancelled" : "failed";
+		res.error = e;
+		res.guest = "no guest was taken, and nothing was measured";
+	}
+	report_result(r->report, &res);
+	return served ? OUTCOME_MOVED : e->code == ERR_CANCELLED ? OUTCOME_CANCELLED : OUTCOME_FAILED;
+}
+
 enum outcome receive_run(const struct engine_options *opt, struct report *report)
 {
 	struct receive *r = xcalloc(1, sizeof(*r));
@@ -592,7 +633,9 @@ enum outcome receive_run(const struct engine_options *opt, struct report *report
 		r->channels[i] = CONN_INIT;
 	r->guard = GUARD_INIT;
 	r->handover = handover_new(opt->record_fd);
-	if (listen_start(r, &e) < 0 || accept_sender(r, &e) < 0 || begin(r, &e) < 0) {
+	if (opt->dry_run) {
+		o = dry_run(r, &e);
+	} else if (listen_start(r, &e) < 0 || accept_sender(r, &e) < 0 || begin(r, &e) < 0) {
 		o = finish_empty(r, &e);
 	} else {
 		if (copy_run(r, &e) < 0)

@@ -195,6 +195,8 @@ static void forecast_keys(json_t *o, const struct forecast *f)
 	json_object_set_new(o, "bytes", json_count(f->bytes));
 	json_object_set_new(o, "total_ms", json_ms(f->total_ns));
 	json_object_set_new(o, "pause_ms", json_ms(f->pause_ns));
+	json_object_set_new(o, "dirty_rate", json_count(f->dirty_rate));
+	json_object_set_new(o, "wire_rate", json_count(f->wire_rate));
 	set_text(o, "why", f->why);
 }
 

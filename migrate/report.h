@@ -62,7 +62,7 @@ void report_ready(struct report *r, unsigned pass, uint64_t remaining);
 void report_note(struct report *r, const char *text);
 
 /* A forecast (--dry-run, or before a real move). JSON: {"event":"forecast","converges","passes","bytes","total_ms",
- * "pause_ms","why"}. */
+ * "pause_ms","dirty_rate","wire_rate","why"}. */
 void report_forecast(struct report *r, const struct forecast *f);
 
 /* The end. Durations in ns, < 0 where it does not apply. JSON keys: result, total_ms, prepare_ms, pause_ms, wire_bytes,

@@ -53,6 +53,8 @@
 
 #define S(name) SCMP_SYS(name)
 
+#define NOBODY 65534 /* user and group, the kernel's overflow id: owns no file */
+
 /* Allowed whatever the arguments are. */
 static const int allowed[] = {
 	/* bytes in and out of what is open */
@@ -327,14 +329,14 @@ static int read_owner(pid_t pid, uid_t *ret_uid, gid_t *ret_gid, struct err *e)
 	return err_set(e, ERR_SYSTEM, "sandbox: %s does not say who runs QEMU", path);
 }
 
-static int become_owner_of(pid_t pid, struct err *e)
+static int become(const struct sandbox_options *opt, struct err *e)
 {
-	uid_t uid;
-	gid_t gid;
+	uid_t uid = NOBODY;
+	gid_t gid = NOBODY;
 
-	if (!pid || geteuid() != 0)
+	if ((!opt->qemu_pid && !opt->nobody) || geteuid() != 0)
 		return 0;
-	if (read_owner(pid, &uid, &gid, e) < 0)
+	if (opt->qemu_pid && read_owner(opt->qemu_pid, &uid, &gid, e) < 0)
 		return -1;
 	if (uid == 0)
 		return 0;
@@ -371,7 +373,7 @@ int sandbox_enter(const struct sandbox_options *opt, struct err *e)
 		return err_set(e, ERR_SYSTEM, "sandbox: entered with %d threads, must be one", count_threads());
 	if (setrlimit(RLIMIT_CORE, &no_core) < 0)
 		return err_sys(e, "sandbox: forbid core dumps");
-	if (drop_bounding_set(e) < 0 || become_owner_of(opt->qemu_pid, e) < 0 || drop_capabilities(e) < 0)
+	if (drop_bounding_set(e) < 0 || become(opt, e) < 0 || drop_capabilities(e) < 0)
 		return -1;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return err_sys(e, "sandbox: no new privileges");

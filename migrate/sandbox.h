@@ -10,6 +10,7 @@
 
 struct sandbox_options {
 	pid_t qemu_pid;    /* started as root, go on as this process's user and group; 0: stay who we are */
+	bool nobody;       /* started as root, there is no QEMU: go on as nobody */
 	bool rename_files; /* `save` puts its finished file in place: allow rename and unlink */
 };
 

@@ -32,7 +32,8 @@ struct api_handler {
 };
 
 /* Tables end with {0}. */
-extern const struct api_handler api_read_handlers[], api_write_handlers[], api_vm_handlers[], api_console_handlers[];
+extern const struct api_handler api_read_handlers[], api_write_handlers[], api_vm_handlers[], api_console_handlers[],
+	api_forecast_handlers[];
 
 /* ---- writing ---- */
 
@@ -69,15 +70,17 @@ void api_start_task(struct api_write *w, const char *kind, const char *node);
 
 /* ---- forecasts ---- */
 
-/* What a move costs, by what is known without measuring. */
+/* A move that is forecast. */
 struct api_move {
 	const char *to;     /* destination */
-	uint64_t wire_rate; /* bytes/s */
+	uint64_t wire_rate; /* bytes/s by the setting, for when it cannot be measured */
+	uint64_t bandwidth; /* bytes/s that the move may take, 0: all there is */
 	unsigned pause_ms;  /* allowed */
 	bool alone;         /* answer with the forecast itself, not with w->extra and it */
 };
 
-/* Measure how fast guest @vm (state_vm_get()) writes, on the host that has it; answer, and end. Takes a second. */
+/* Measure how fast guest @vm (state_vm_get()) writes, on the host that has it, and what the wire from there carries;
+ * answer, and end. Takes about two seconds. */
 void api_forecast(struct api_write *w, const json_t *vm, const struct api_move *m);
 
 /* ---- other hosts ---- */

@@ -344,11 +344,10 @@ static void forecast(struct api_write *w, const json_t *vm, const struct choice 
 	int64_t bandwidth = wish_of(w->call, "bandwidth"), pause_ms = wish_of(w->call, "max_pause_ms");
 	struct api_move m = {.to = c->node,
 			     .wire_rate = c->wire_rate,
+			     .bandwidth = bandwidth > 0 ? (uint64_t)bandwidth : 0,
 			     .pause_ms = pause_ms > 0 ? (unsigned)pause_ms : MAX_PAUSE_MS,
 			     .alone = alone};
 
-	if (bandwidth > 0 && (uint64_t)bandwidth < m.wire_rate)
-		m.wire_rate = (uint64_t)bandwidth;
 	api_forecast(w, vm, &m);
 }
 

@@ -77,12 +77,15 @@ const struct http_route http_api_routes[] = {
 	{"POST", "/v1/vms/{name}/migrate", "vm_migrate", OPERATOR, false, JSON, 202, "VMMigrate", "TaskStarted",
 	 "Move a running guest to another host", NULL},
 	{"GET", "/v1/vms/{name}/forecast", "vm_forecast", VIEWER, false, JSON, 200, NULL, "Forecast",
-	 "What a move would cost; measures for a second",
+	 "What a move would cost; measures guest and wire for some two seconds",
 	 QUERIES({"to", "string", "destination; the best one when not given"},
 		 {"max_pause_ms", "integer", "the longest pause that is allowed"},
 		 {"bandwidth", "integer", "at most so many bytes/s"})},
 	{"GET", "/v1/vms/{name}/console", "vm_console", OPERATOR, false, HTTP_KIND_RAW, 101, NULL, "godwit-console",
 	 "The guest's serial console", NULL},
+
+	{"POST", "/v1/wire-probes", "wire_probe", ADMIN, false, JSON, 201, "Empty", "WireProbe",
+	 "What a host asks another to measure the wire to it: where to", NULL},
 
 	{"GET", "/v1/networks", "network_list", VIEWER, false, JSON, 200, NULL, "Networks", "All networks", NULL},
 	{"POST", "/v1/networks", "network_create", ADMIN, false, JSON, 201, "NetworkCreate", "Network",

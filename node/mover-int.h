@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "base/child.h"
+#include "hv/vm.h"
 #include "node/job.h"
 #include "node/mover.h"
 
@@ -65,14 +66,7 @@ struct side {
 	enum move_answer answer;
 };
 
-/* A forecast under way. */
-struct probe {
-	struct probe *next;
-	struct mover *m;
-	char *id;
-	struct job job;
-	struct loop_child *watch;
-};
+struct probe;
 
 /* A question about a migration that is not known here. */
 struct unknown {
@@ -88,7 +82,7 @@ struct mover {
 	struct loop *loop;
 	char *dir; /* of all migrations */
 	struct side *sides;
-	struct probe *probes;
+	struct probe *probes; /* mover-forecast.c */
 	struct unknown *unknown;
 	int inotify_fd;
 	struct loop_io *inotify;
@@ -100,6 +94,17 @@ struct mover {
 
 /* Something of it is to be told. */
 void mover_tell_soon(struct mover *m);
+
+/* The guest's QEMU here; -1 with ERR_NOTFOUND where there is none. Close with vm_close(). */
+int mover_qemu_open(const struct mover *m, const char *name, struct vm **ret, struct err *e);
+
+/* ---- mover-forecast.c ---- */
+
+/* A move of @vm begins and needs its monitor: end what measures it. */
+void mover_forecasts_end(struct mover *m, const char *vm);
+
+/* End all forecasts, unsaid. */
+void mover_forecasts_free(struct mover *m);
 
 /* ---- mover-side.c ---- */
 
@@ -133,6 +138,9 @@ struct engine_words {
 	char text[8][64];
 	size_t n_text;
 };
+/* The command line of godwit-migrate @verb: who it serves, and by what it knows the other side. @qmp_path NULL: nobody.
+ */
+void engine_words_common(struct engine_words *w, const struct mover *m, const char *verb, const char *qmp_path);
 void engine_words_send(struct engine_words *w, const struct mover *m, const char *qmp_path,
 		       const struct mover_send_options *o, int token_fd);
 void engine_word(struct engine_words *w, const char *option, const char *value); /* either may be NULL */

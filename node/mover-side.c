@@ -46,10 +46,11 @@ void engine_number(struct engine_words *w, const char *option, unsigned long val
 	engine_word(w, option, text);
 }
 
-static void engine_words_common(struct engine_words *w, const struct mover *m, const char *verb, const char *qmp_path)
+void engine_words_common(struct engine_words *w, const struct mover *m, const char *verb, const char *qmp_path)
 {
 	engine_word(w, m->opt.migrate_program, verb);
-	engine_word(w, "--qmp", qmp_path);
+	if (qmp_path)
+		engine_word(w, "--qmp", qmp_path);
 	engine_word(w, "--json", NULL);
 	if (m->opt.plaintext)
 		engine_word(w, "--plaintext", NULL);

@@ -106,7 +106,7 @@ static void tell_forecast(struct mover *m, const char *id, json_t *forecast)
 {
 	json_incref(forecast);
 	if (m->calls.forecast)
-		m->calls.forecast(m->arg, id, forecast, "");
+		m->calls.forecast(m->arg, id, forecast);
 	json_decref(forecast);
 }
 
@@ -285,26 +285,13 @@ int mover_new(struct loop *l, const struct mover_options *opt, const struct move
 	return r;
 }
 
-static void probe_free(struct probe *p)
-{
-	loop_child_free(p->watch);
-	job_done(&p->job);
-	free(p->id);
-	free(p);
-}
-
 void mover_free(struct mover *m)
 {
 	if (!m)
 		return;
 	while (m->sides)
 		side_drop(m, m->sides);
-	while (m->probes) {
-		struct probe *p = m->probes;
-
-		m->probes = p->next;
-		probe_free(p);
-	}
+	mover_forecasts_free(m);
 	while (m->unknown) {
 		struct unknown *u = m->unknown;
 
@@ -388,8 +375,7 @@ int mover_receive(struct mover *m, const struct mover_receive_options *o, struct
 	return begun(m, s, side_begin_receive(s, o->definition, e), e);
 }
 
-/* The guest's QEMU here. */
-static int qemu_open(const struct mover *m, const char *name, struct vm **ret, struct err *e)
+int mover_qemu_open(const struct mover *m, const char *name, struct vm **ret, struct err *e)
 {
 	struct err inner = ERR_INIT;
 
@@ -403,8 +389,9 @@ int mover_send(struct mover *m, const struct mover_send_options *o, struct err *
 	struct vm *vm = NULL;
 	struct side *s;
 
-	if (qemu_open(m, o->vm, &vm, e) < 0)
+	if (mover_qemu_open(m, o->vm, &vm, e) < 0)
 		return -1;
+	mover_forecasts_end(m, o->vm);
 	s = begin(m, o->id, MOVER_SRC, o->vm, e);
 	if (s) {
 		s->qemu_pid = (pid_t)json_integer_value(json_object_get(vm->state, "pid"));
@@ -412,81 +399,6 @@ int mover_send(struct mover *m, const struct mover_send_options *o, struct err *
 	}
 	vm_close(vm);
 	return s ? begun(m, s, side_begin_send(s, o, e), e) : -1;
-}
-
-/* ---- forecasts ---- */
-
-/* The engine's last line. New reference, or NULL. */
-static json_t *result_of(const char *out)
-{
-	json_t *result = NULL;
-
-	for (const char *line = out, *end; (end = strchr(line, '\n')); line = end + 1) {
-		json_t *o = json_loadb(line, (size_t)(end - line), 0, NULL);
-		const char *event = json_string_value(json_object_get(o, "event"));
-
-		if (event && !strcmp(event, "result") && !result)
-			result = json_incref(o);
-		json_decref(o);
-	}
-	return result;
-}
-
-static void probe_over(void *arg)
-{
-	struct probe *p = arg, **at = &p->m->probes;
-	struct mover *m = p->m;
-	struct job_end end = {0};
-	json_t *result, *forecast;
-	const char *why;
-
-	while (*at != p)
-		at = &(*at)->next;
-	*at = p->next;
-	job_collect(&p->job, &end);
-	result = end.out ? result_of(end.out) : NULL;
-	forecast = json_object_get(result, "forecast");
-	why = json_string_value(json_object_get(json_object_get(result, "error"), "text"));
-	if (m->calls.forecast && end.exit_code == 0 && json_is_object(forecast))
-		m->calls.forecast(m->arg, p->id, forecast, "");
-	else if (m->calls.forecast)
-		m->calls.forecast(m->arg, p->id, NULL, why ? why : end.words ? end.words : "");
-	json_decref(result);
-	job_end_done(&end);
-	probe_free(p);
-}
-
-int mover_forecast(struct mover *m, const struct mover_send_options *o, struct err *e)
-{
-	struct engine_words w = {.n = 0};
-	_free_ char *qmp = NULL;
-	_closefd_ int token = -1;
-	struct vm *vm = NULL;
-	struct probe *p;
-	int r;
-
-	if (qemu_open(m, o->vm, &vm, e) < 0)
-		return -1;
-	qmp = xasprintf("%s/" VM_ENGINE_SOCK, vm->dir);
-	vm_close(vm);
-	token = job_input(o->token, e);
-	if (token < 0)
-		return -1;
-	p = xcalloc(1, sizeof(*p));
-	p->m = m;
-	p->id = xstrdup(o->id);
-	p->job = JOB_INIT;
-	engine_words_send(&w, m, qmp, o, 3);
-	engine_word(&w, "--dry-run", NULL);
-	r = job_start(w.argv, token, &p->job, e);
-	if (r < 0) {
-		probe_free(p);
-		return -1;
-	}
-	p->watch = loop_child_add(m->loop, p->job.child.pidfd, probe_over, p);
-	p->next = m->probes;
-	m->probes = p;
-	return 0;
 }
 
 /* ---- being told and asked ---- */
@@ -573,7 +485,7 @@ json_t *mover_definition(const struct mover *m, const char *vm, struct err *e)
 	struct vm *v = NULL;
 	json_t *definition;
 
-	if (qemu_open(m, vm, &v, e) < 0)
+	if (mover_qemu_open(m, vm, &v, e) < 0)
 		return NULL;
 	definition = json_incref(json_object_get(v->state, "definition"));
 	vm_close(v);

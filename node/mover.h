@@ -38,9 +38,8 @@ struct mover_calls {
 	/* Source: {"progress": 0..1, "eta_ms": -1 unknown, "pass", "sent_bytes", "wire_rate", "dirty_rate",
 	 * "remaining", "downtime_limit_ms", "throttle_percent", ...}, at most ten times a second. */
 	void (*progress)(void *arg, const char *id, const json_t *p);
-	/* {"converges", "passes", "bytes", "total_ms", "pause_ms", "why", ...}: of mover_forecast(), or of a move under
-	 * way. NULL: mover_forecast() failed, @words say why. */
-	void (*forecast)(void *arg, const char *id, const json_t *forecast, const char *words);
+	/* Source: {"converges", "passes", "bytes", "total_ms", "pause_ms", "why", ...}, of the move under way. */
+	void (*forecast)(void *arg, const char *id, const json_t *forecast);
 	/* Source: what is left fits the pause, soon; the guest runs on, and nothing is handed over before
 	 * mover_agree(). */
 	void (*agree)(void *arg, const char *id);
@@ -87,7 +86,7 @@ struct mover_receive_options {
  * is known here already (ERR_CONFLICT) or nothing could be begun. */
 int mover_receive(struct mover *m, const struct mover_receive_options *o, struct err *e);
 
-/* The source's side, or a forecast. All borrowed. */
+/* The source's side. All borrowed. */
 struct mover_send_options {
 	const char *id;
 	const char *vm;
@@ -102,9 +101,6 @@ struct mover_send_options {
 /* Copy the guest to a receiver that listens; nothing is handed over before mover_agree(). -1 as above, and with
  * ERR_NOTFOUND where the guest is not here. */
 int mover_send(struct mover *m, const struct mover_send_options *o, struct err *e);
-
-/* Measure, move nothing: forecast() follows. The receiver goes on listening. Not taken over by a new mover. */
-int mover_forecast(struct mover *m, const struct mover_send_options *o, struct err *e);
 
 /* The answer to agree(), or before it is asked for. The first one stands. An unknown id is none of our business. */
 void mover_agree(struct mover *m, const char *id, bool yes);
@@ -124,6 +120,35 @@ int mover_settle(struct mover *m, const char *id, bool here, struct err *e);
 /* The cluster has written the end down: tidy up what is left of the guest on the side that does not have it, and forget
  * the migration. -1 with ERR_CONFLICT when it has not ended; an unknown id is forgotten already. */
 int mover_forget(struct mover *m, const char *id, struct err *e);
+
+/* ---- forecasts (mover-forecast.c) ---- */
+
+/* A forecast was made: {"converges", "passes", "bytes", "total_ms", "pause_ms", "dirty_rate", "wire_rate", "why",
+ * "notes": [sentences]}. NULL: it was not, @words say why. Borrowed. */
+typedef void mover_forecast_fn(void *arg, const json_t *forecast, const char *words);
+
+/* Measure guest and wire, move nothing; the id of @o is not used. @fn follows once, at the latest after @limit_ns. -1
+ * with @e where nothing could be begun. Not taken over by a new mover; a move of the guest that begins ends it. */
+int mover_forecast(struct mover *m, const struct mover_send_options *o, int64_t limit_ns, mover_forecast_fn *fn,
+		   void *arg, struct err *e);
+
+/* All borrowed. */
+struct mover_forecast_receive_options {
+	const char *listen; /* address without port */
+	const char *peer;   /* name in the source's certificate; NULL: any of the CA's */
+	unsigned wait_s;    /* for a source that measures */
+};
+
+/* It listens at @address with @token. @address NULL: it does not, @words say why. Borrowed. */
+typedef void mover_forecast_listening_fn(void *arg, const char *address, const char *token, const char *words);
+
+/* The destination's side of a forecast: a receiver that takes no guest and touches none. @fn follows once. It serves
+ * one source that measures and ends; it ends with this process, too. -1 with @e (ERR_UNAVAILABLE: too many). */
+int mover_forecast_receive(struct mover *m, const struct mover_forecast_receive_options *o,
+			   mover_forecast_listening_fn *fn, void *arg, struct err *e);
+
+/* How many forecasts have an engine here, of either side. */
+unsigned mover_forecasts(const struct mover *m);
 
 /* All migrations known here: [{"id", "role", "vm", "epoch", "step": "starting" | "opening" | "copying" | "ending" |
  * "ended", "end": name or null}]. New reference. */

@@ -247,7 +247,7 @@ static void limits_read(struct place *p, const struct place_facts *f)
 	p->in.limits = (struct placement_limits){
 		.memory_reserve = setting_number(f, PLACE_SETTINGS "reserve-mib", PLACE_RESERVE_MIB) << 20,
 		.vcpu_ratio = (unsigned)setting_number(f, PLACE_SETTINGS "vcpu-ratio", PLACE_VCPU_RATIO),
-		.wire_rate = setting_number(f, PLACE_SETTINGS "wire-mbs", PLACE_WIRE_MBS) * 1000000,
+		.wire_rate = setting_number(f, PLACE_SETTING_WIRE, PLACE_WIRE_MBS) * 1000000,
 	};
 }
 

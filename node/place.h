@@ -11,9 +11,10 @@
 
 /* Settings that placement goes by, and what counts where they are not set. */
 #define PLACE_SETTINGS "placement." /* all of them begin so */
-#define PLACE_RESERVE_MIB 512       /* placement.reserve-mib: of each node, not for guests */
-#define PLACE_VCPU_RATIO 0          /* placement.vcpu-ratio: vcpus per core; 0: no limit */
-#define PLACE_WIRE_MBS 117          /* placement.wire-mbs: 10^6 bytes/s between two nodes; what 1 Gbit/s carries */
+#define PLACE_SETTING_WIRE PLACE_SETTINGS "wire-mbs"
+#define PLACE_RESERVE_MIB 512 /* placement.reserve-mib: of each node, not for guests */
+#define PLACE_VCPU_RATIO 0    /* placement.vcpu-ratio: vcpus per core; 0: no limit */
+#define PLACE_WIRE_MBS 117    /* placement.wire-mbs: 10^6 bytes/s between two nodes; what 1 Gbit/s carries */
 /* placement.rules: [{"name", "vms": [names], "apart": bool, "hard": bool}] */
 
 #define PLACE_REPORT_MS 60000 /* a node that has not reported for so long is not up */

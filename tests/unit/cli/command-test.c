@@ -111,11 +111,13 @@ static const struct row {
 	 "vm web1: task t9; `godwit task show t9` follows it\n"},
 	{"vm forecast web1 --to n2 --max-pause 50 --bandwidth 1G", "GET",
 	 "/v1/vms/web1/forecast?to=n2&max_pause_ms=50&bandwidth=1000000000", NULL, 200,
-	 "{\"converges\":false,\"dirty_bytes_per_s\":200000000,\"wire_bytes_per_s\":117000000,\"reasons\":[\"the guest "
+	 "{\"converges\":false,\"dirty_bytes_per_s\":200000000,\"wire_bytes_per_s\":117000000,\"wire\":\"setting\","
+	 "\"wire_why\":\"the setting\",\"reasons\":[\"the guest "
 	 "writes faster than the wire carries\"]}",
 	 "converges     no\n"
 	 "guest writes  200 MB/s\n"
 	 "wire carries  117 MB/s\n"
+	 "that is       the setting\n"
 	 "because       the guest writes faster than the wire carries\n"},
 	{"vm definition web1 --version 2", "GET", "/v1/vms/web1/definition?version=2", NULL, 200,
 	 "{\"version\":2,\"definition\":{\"name\":\"web1\"}}", "{\n  \"name\": \"web1\"\n}\n"},

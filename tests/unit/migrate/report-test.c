@@ -59,8 +59,13 @@ static char *captured(void)
 	return text;
 }
 
-static const struct forecast good = {
-	.converges = true, .passes = 4, .bytes = 1210000000, .total_ns = 9100 * NS_PER_MS, .pause_ns = 43 * NS_PER_MS};
+static const struct forecast good = {.converges = true,
+				     .passes = 4,
+				     .bytes = 1210000000,
+				     .total_ns = 9100 * NS_PER_MS,
+				     .pause_ns = 43 * NS_PER_MS,
+				     .dirty_rate = 30000000,
+				     .wire_rate = 130000000};
 
 static struct report_result moved(void)
 {
@@ -244,6 +249,8 @@ static void the_result_in_json_has_every_key(void **state)
 	assert_true(number(f, "bytes") == 1210000000);
 	assert_true(number(f, "total_ms") == 9100);
 	assert_true(number(f, "pause_ms") == 43);
+	assert_true(number(f, "dirty_rate") == 30000000);
+	assert_true(number(f, "wire_rate") == 130000000);
 	assert_string_equal(text(f, "why"), "");
 	json_decref(o);
 }

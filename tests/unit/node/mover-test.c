@@ -212,13 +212,13 @@ static void forecast_is_measured_and_moves_nothing(void **state)
 	receive_now();
 	run_until(dst_listens);
 	o = send_options();
-	assert_int_equal(mover_forecast(host_src.m, &o, &e), 0);
+	assert_int_equal(mover_forecast(host_src.m, &o, 30 * NS_PER_S, on_forecast, &host_src, &e), 0);
 	run_until(src_forecast);
 	if (!host_src.forecast_good)
 		fail_msg("%s", host_src.words);
 	host_src.forecasts = 0;
 	o.token = "00";
-	assert_int_equal(mover_forecast(host_src.m, &o, &e), 0);
+	assert_int_equal(mover_forecast(host_src.m, &o, 30 * NS_PER_S, on_forecast, &host_src, &e), 0);
 	run_until(src_forecast);
 	assert_false(host_src.forecast_good);
 	assert_non_null(strstr(host_src.words, "token"));
@@ -226,6 +226,96 @@ static void forecast_is_measured_and_moves_nothing(void **state)
 	/* The receiver still listens. */
 	send_now(0);
 	mover_agree(host_src.m, ID, true);
+	run_until(both_ended);
+	assert_int_equal(host_dst.end, MOVER_MOVED);
+	assert_guest_on(&host_dst);
+}
+
+static void on_receiver(void *arg, const char *address, const char *token, const char *words)
+{
+	struct host *h = arg;
+
+	snprintf(h->address, sizeof(h->address), "%s", address ? address : "");
+	snprintf(h->token, sizeof(h->token), "%s", token ? token : "");
+	snprintf(h->words, sizeof(h->words), "%s", words);
+	h->listened++;
+}
+
+static bool receivers_gone(void)
+{
+	return mover_forecasts(host_dst.m) == 0;
+}
+
+static void wire_is_measured_to_a_host_that_has_nothing_of_the_guest(void **state)
+{
+	struct mover_forecast_receive_options ro = {.listen = "127.0.0.1", .wait_s = 20};
+	struct mover_send_options o;
+	struct err e = ERR_INIT;
+	json_t *moves;
+
+	(void)state;
+	guest_start(&host_src);
+	assert_int_equal(mover_forecast_receive(host_dst.m, &ro, on_receiver, &host_dst, &e), 0);
+	run_until(dst_listens);
+	o = send_options();
+	assert_int_equal(mover_forecast(host_src.m, &o, 30 * NS_PER_S, on_forecast, &host_src, &e), 0);
+	run_until(src_forecast);
+	if (!host_src.forecast_good)
+		fail_msg("%s", host_src.words);
+	/* It has served, so it has ended; nobody was ever to come to this host. */
+	run_until(receivers_gone);
+	assert_int_equal(status_on(&host_src), VM_STATUS_RUNNING);
+	assert_int_equal(status_on(&host_dst), VM_STATUS_MAX);
+	moves = mover_list(host_dst.m);
+	assert_int_equal(json_array_size(moves), 0);
+	json_decref(moves);
+	/* The same place again: nobody listens there any more. */
+	host_src.forecasts = 0;
+	assert_int_equal(mover_forecast(host_src.m, &o, 30 * NS_PER_S, on_forecast, &host_src, &e), 0);
+	run_until(src_forecast);
+	assert_false(host_src.forecast_good);
+}
+
+static void receiver_for_measuring_ends_when_nobody_comes_and_says_when_it_cannot_begin(void **state)
+{
+	struct mover_forecast_receive_options o = {.listen = "127.0.0.1", .wait_s = 1};
+	struct err e = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(mover_forecast_receive(host_dst.m, &o, on_receiver, &host_dst, &e), 0);
+	run_until(dst_listens);
+	assert_string_not_equal(host_dst.address, "");
+	run_until(receivers_gone);
+	assert_int_equal(host_dst.listened, 1);
+	host_dst.listened = 0;
+	o.listen = "192.0.2.1"; /* of no host */
+	assert_int_equal(mover_forecast_receive(host_dst.m, &o, on_receiver, &host_dst, &e), 0);
+	run_until(dst_listens);
+	assert_string_equal(host_dst.address, "");
+	assert_non_null(strstr(host_dst.words, "192.0.2.1"));
+}
+
+static void measuring_that_takes_too_long_is_ended_and_so_is_one_when_the_guest_begins_to_move(void **state)
+{
+	struct mover_send_options o;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	guest_start(&host_src);
+	receive_now();
+	run_until(dst_listens);
+	o = send_options();
+	/* The guest is measured for a second. */
+	assert_int_equal(mover_forecast(host_src.m, &o, NS_PER_S / 2, on_forecast, &host_src, &e), 0);
+	run_until(src_forecast);
+	assert_false(host_src.forecast_good);
+	assert_non_null(strstr(host_src.words, "not measured within"));
+	host_src.forecasts = 0;
+	assert_int_equal(mover_forecast(host_src.m, &o, 30 * NS_PER_S, on_forecast, &host_src, &e), 0);
+	send_now(0);
+	mover_agree(host_src.m, ID, true);
+	run_until(src_forecast);
+	assert_false(host_src.forecast_good);
 	run_until(both_ended);
 	assert_int_equal(host_dst.end, MOVER_MOVED);
 	assert_guest_on(&host_dst);
@@ -299,6 +389,9 @@ int main(int argc, char **argv)
 		TEST(another_guest_of_that_name_is_not_touched),
 		TEST(what_makes_no_sense_is_refused),
 		TEST(forecast_is_measured_and_moves_nothing),
+		TEST(wire_is_measured_to_a_host_that_has_nothing_of_the_guest),
+		TEST(receiver_for_measuring_ends_when_nobody_comes_and_says_when_it_cannot_begin),
+		TEST(measuring_that_takes_too_long_is_ended_and_so_is_one_when_the_guest_begins_to_move),
 		TEST(asking_before_the_agreement_is_a_no_and_ends_the_move),
 		TEST(asking_the_destination_ends_the_move_too),
 		TEST(after_the_move_both_say_yes_and_who_does_not_know_it_too),

@@ -32,11 +32,11 @@ static void on_progress(void *arg, const char *id, const json_t *p)
 	host_of(arg)->progressed++;
 }
 
-static void on_forecast(void *arg, const char *id, const json_t *f, const char *words)
+void on_forecast(void *arg, const json_t *f, const char *words)
 {
-	assert_string_equal(id, ID);
 	snprintf(host_of(arg)->words, sizeof(host_src.words), "%s", words);
-	host_of(arg)->forecast_good = f && json_integer_value(json_object_get(f, "bytes")) > 0;
+	host_of(arg)->forecast_good = f && json_integer_value(json_object_get(f, "bytes")) > 0 &&
+				      json_integer_value(json_object_get(f, "wire_rate")) > 0;
 	host_of(arg)->forecasts++;
 }
 
@@ -66,12 +66,8 @@ static void on_ended(void *arg, const char *id, enum mover_role role, enum mover
 	host_of(arg)->ends++;
 }
 
-static const struct mover_calls calls = {.listening = on_listening,
-					 .progress = on_progress,
-					 .forecast = on_forecast,
-					 .agree = on_agree,
-					 .answer = on_answer,
-					 .ended = on_ended};
+static const struct mover_calls calls = {
+	.listening = on_listening, .progress = on_progress, .agree = on_agree, .answer = on_answer, .ended = on_ended};
 
 /* A new mover on @h, as after the start of a daemon; @migrate NULL: the real engine; @tls NULL: plaintext. */
 void mover_up_with(struct host *h, const char *migrate, const char *tls)

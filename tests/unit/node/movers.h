@@ -36,6 +36,9 @@ void mover_up(struct host *h, const char *migrate);
 /* The daemon of @h dies and another starts: what was said is forgotten. */
 void mover_again(struct host *h);
 
+/* A mover_forecast_fn for a host. */
+void on_forecast(void *arg, const json_t *f, const char *words);
+
 /* Run the loop until @done, for at most 40 s. */
 void run_until_fn(bool (*done)(void), const char *what);
 #define run_until(name) run_until_fn(name, #name)
