@@ -246,25 +246,54 @@ static void guests_prune(struct agent *a)
 	}
 }
 
+static void guest_want(struct guest *g, const struct agent_guest *from)
+{
+	g->wanted = true;
+	g->want_uuid = xstrdup(from->uuid);
+	g->want.uuid = g->want_uuid;
+	g->want.epoch = from->epoch;
+	g->want.intent = from->intent;
+	g->stop_s = from->stop_s;
+	g->definition = json_incref(from->definition);
+	/* Wanted otherwise: a person may have repaired what made it fail. */
+	if (from->intent != AGENT_RUNNING)
+		g->want.fails = 0;
+}
+
 void agent_set(struct agent *a, const struct agent_guest *guests, size_t n)
 {
 	for (struct guest *g = a->guests; g; g = g->next)
 		guest_unwant(g);
-	for (size_t i = 0; i < n; i++) {
-		const struct agent_guest *from = &guests[i];
-		struct guest *g = guest_find(a, from->name, true);
+	for (size_t i = 0; i < n; i++)
+		guest_want(guest_find(a, guests[i].name, true), &guests[i]);
+	look_soon(a);
+}
 
-		g->wanted = true;
-		g->want_uuid = xstrdup(from->uuid);
-		g->want.uuid = g->want_uuid;
-		g->want.epoch = from->epoch;
-		g->want.intent = from->intent;
-		g->stop_s = from->stop_s;
-		g->definition = json_incref(from->definition);
-		/* Wanted otherwise: a person may have repaired what made it fail. */
-		if (from->intent != AGENT_RUNNING)
-			g->want.fails = 0;
-	}
+static bool is_known(const struct guest *g, const struct agent_guest *from)
+{
+	return g->wanted && !strcmp(g->want_uuid, from->uuid) && g->want.epoch == from->epoch &&
+	       g->want.intent == from->intent && g->stop_s == from->stop_s &&
+	       (g->definition == from->definition || json_equal(g->definition, from->definition));
+}
+
+void agent_update(struct agent *a, const struct agent_guest *guest)
+{
+	struct guest *g = guest_find(a, guest->name, true);
+
+	if (is_known(g, guest))
+		return;
+	guest_unwant(g);
+	guest_want(g, guest);
+	look_soon(a);
+}
+
+void agent_forget(struct agent *a, const char *name)
+{
+	struct guest *g = guest_find(a, name, false);
+
+	if (!g || !g->wanted)
+		return;
+	guest_unwant(g);
 	look_soon(a);
 }
 
@@ -272,6 +301,16 @@ void agent_tell_all(struct agent *a)
 {
 	for (struct guest *g = a->guests; g; g = g->next)
 		g->told = false;
+	look_soon(a);
+}
+
+void agent_tell(struct agent *a, const char *name)
+{
+	struct guest *g = guest_find(a, name, false);
+
+	if (!g)
+		return;
+	g->told = false;
 	look_soon(a);
 }
 

@@ -15,7 +15,7 @@
 /* Thread: the loop's. agent_fd() is readable when agent_dispatch() has something to do; neither ever waits. */
 struct agent;
 
-/* One guest that the cluster knows. Borrowed during agent_set() only. */
+/* One guest that the cluster knows. Borrowed during agent_set() and agent_update() only. */
 struct agent_guest {
 	const char *name;
 	const char *uuid;
@@ -73,11 +73,18 @@ void agent_free(struct agent *a);
 /* All guests that the cluster knows, this node's and others'; takes effect with the next look, which is soon. */
 void agent_set(struct agent *a, const struct agent_guest *guests, size_t n);
 
+/* One of them has changed, or is new; the others are as they were. One that is what the agent knows costs no look. */
+void agent_update(struct agent *a, const struct agent_guest *guest);
+
+/* The cluster knows @name no more. */
+void agent_forget(struct agent *a, const char *name);
+
 int agent_fd(const struct agent *a);
 void agent_dispatch(struct agent *a);
 
-/* Say everything again, as if nothing had been said: after the cluster was out of reach. */
+/* Say everything again, as if nothing had been said: after the cluster was out of reach. agent_tell(): of one guest. */
 void agent_tell_all(struct agent *a);
+void agent_tell(struct agent *a, const char *name);
 
 /* Promised and resident memory of every guest here, ours or not, for facts_read(): at most @room, returns how many. */
 size_t agent_memory(const struct agent *a, struct facts_guest *ret, size_t room);

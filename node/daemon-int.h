@@ -13,8 +13,11 @@ struct daemon_parts {
 	struct loop_signal *term, *interrupt, *hup, *usr1;
 	struct loop_io *agent_io;
 	bool look_due;
+	bool look_all;   /* everything may have changed: look at all of it */
+	bool look_ring;  /* so may the list of nodes */
+	json_t *changed; /* names of guests that commands were about since the last look */
+	json_t *untold;  /* names of guests of ours of which the state lacks what the agent has said */
 	bool was_synced;
-	bool untold;        /* the state lacks what the agent has said about a guest of ours */
 	bool founding;      /* the founder's first commands are on their way */
 	json_t *judged;     /* nodes whose CPU the manager has judged */
 	bool restarting;    /* the loop ends for that */
@@ -26,8 +29,14 @@ struct daemon_parts {
 /* The timer's; @arg is the daemon: ring, moves, agent. */
 void daemon_look(void *arg);
 
-/* The agent alone. */
+/* The agent alone, all guests. */
 void daemon_look_agent(struct daemon *d);
+
+/* A command was applied: what it may have changed is looked at by the next look, which is soon. */
+void daemon_look_changed(struct daemon *d, const char *op, const json_t *result);
+
+/* Have the agent say again what the state lacks. */
+void daemon_look_untold(struct daemon *d);
 
 /* The networks that this host has, of those of the cluster, made if they were missing: their names. New reference. */
 json_t *daemon_networks(struct daemon *d);

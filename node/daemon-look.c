@@ -2,7 +2,9 @@
 /* Looks: what the state says about this host becomes wishes of its agent, bridges, corosync's configuration.
  *
  * A look is cheap and changes nothing that is right already, so it follows every command that could matter, several
- * commands at once. What this host knows may be old: while it is not in sync, all guests are somebody else's business.
+ * commands at once. It looks at the guests that those commands were about; at all of them only where more may have
+ * changed: at the start, when this host gets in or out of sync, when networks change. What this host knows may be old:
+ * while it is not in sync, all guests are somebody else's business.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -18,6 +20,14 @@
 #include "node/network.h"
 
 #define LOOK_AFTER (20 * NS_PER_MS) /* several commands make one look */
+
+static void look_soon(struct daemon *d)
+{
+	if (d->parts->look_due)
+		return;
+	d->parts->look_due = true;
+	loop_timer_set(d->parts->look, LOOK_AFTER);
+}
 
 /* ---- the agent's wishes ---- */
 
@@ -72,6 +82,29 @@ static enum agent_intent intent_of(const struct daemon *d, const json_t *vm)
 						     : AGENT_STOPPED;
 }
 
+/* What the row @vm of the state makes this host's agent want. g->definition is a new reference, the rest is @vm's. */
+static void guest_of(struct daemon *d, const json_t *vm, struct agent_guest *g)
+{
+	const json_t *stop_s = json_object_get(vm, "stop_s");
+	struct err e = ERR_INIT;
+
+	*g = (struct agent_guest){
+		.name = json_string_value(json_object_get(vm, "name")),
+		.uuid = json_string_value(json_object_get(vm, "uuid")),
+		.epoch = json_integer_value(json_object_get(vm, "epoch")),
+		.intent = intent_of(d, vm),
+		.stop_s = json_is_integer(stop_s) ? (int)json_integer_value(stop_s) : -1,
+	};
+	if (g->intent != AGENT_ELSEWHERE && g->intent != AGENT_MOVING && !json_is_string(json_object_get(vm, "status")))
+		json_object_set_new(d->parts->untold, g->name, json_true());
+	if (g->intent == AGENT_RUNNING)
+		g->definition = daemon_vm_definition(d, g->name, &e);
+	if (g->intent == AGENT_RUNNING && !g->definition) {
+		log_error("event=look vm=%s error=\"%s\"", g->name, e.text);
+		g->intent = AGENT_MOVING; /* hands off */
+	}
+}
+
 void daemon_look_agent(struct daemon *d)
 {
 	struct err e = ERR_INIT;
@@ -84,30 +117,65 @@ void daemon_look_agent(struct daemon *d)
 		free(guests);
 		return;
 	}
-	json_array_foreach (vms, i, vm) {
-		const json_t *stop_s = json_object_get(vm, "stop_s");
-		struct agent_guest *g = &guests[i];
-
-		g->name = json_string_value(json_object_get(vm, "name"));
-		g->uuid = json_string_value(json_object_get(vm, "uuid"));
-		g->epoch = json_integer_value(json_object_get(vm, "epoch"));
-		g->intent = intent_of(d, vm);
-		if (g->intent != AGENT_ELSEWHERE && g->intent != AGENT_MOVING &&
-		    !json_is_string(json_object_get(vm, "status")))
-			d->parts->untold = true;
-		g->stop_s = json_is_integer(stop_s) ? (int)json_integer_value(stop_s) : -1;
-		if (g->intent == AGENT_RUNNING)
-			g->definition = daemon_vm_definition(d, g->name, &e);
-		if (g->intent == AGENT_RUNNING && !g->definition) {
-			log_error("event=look vm=%s error=\"%s\"", g->name, e.text);
-			g->intent = AGENT_MOVING; /* hands off */
-		}
-	}
+	json_array_foreach (vms, i, vm)
+		guest_of(d, vm, &guests[i]);
 	agent_set(d->agent, guests, n);
 	for (i = 0; i < n; i++)
 		json_decref(guests[i].definition);
 	free(guests);
 	json_decref(vms);
+}
+
+/* One guest, of which some command was. */
+static void look_guest(struct daemon *d, const char *name)
+{
+	struct err e = ERR_INIT;
+	json_t *vm = state_vm_get(replica_db(d->replica), name, &e);
+	struct agent_guest g;
+
+	if (vm) {
+		guest_of(d, vm, &g);
+		agent_update(d->agent, &g);
+		json_decref(g.definition);
+	} else if (e.code == ERR_NOTFOUND) {
+		agent_forget(d->agent, name);
+	} else {
+		log_error("event=look vm=%s error=\"%s\"", name, e.text);
+		d->parts->look_all = true;
+	}
+	json_decref(vm);
+}
+
+static void look_guests(struct daemon *d)
+{
+	json_t *changed = d->parts->changed, *v;
+	const char *name;
+
+	d->parts->changed = json_object();
+	if (d->parts->look_all) {
+		d->parts->look_all = false;
+		daemon_look_agent(d);
+	} else {
+		json_object_foreach (changed, name, v)
+			look_guest(d, name);
+	}
+	json_decref(changed);
+}
+
+void daemon_look_untold(struct daemon *d)
+{
+	json_t *untold = d->parts->untold, *v;
+	const char *name;
+
+	if (!json_object_size(untold))
+		return;
+	d->parts->untold = json_object();
+	json_object_foreach (untold, name, v) {
+		agent_tell(d->agent, name);
+		json_object_set_new(d->parts->changed, name, json_true()); /* and again, until it is told */
+	}
+	json_decref(untold);
+	look_soon(d);
 }
 
 /* ---- networks ---- */
@@ -222,17 +290,43 @@ void daemon_look(void *arg)
 	d->parts->look_due = false;
 	if (!d->replica || d->parts->lost_identity)
 		return;
-	look_ring(d);
+	if (d->parts->look_ring) {
+		d->parts->look_ring = false;
+		look_ring(d);
+	}
 	if (d->parts->lost_identity)
 		return;
 	moves_look(d->moves);
-	daemon_look_agent(d);
+	look_guests(d);
 }
 
 void daemon_look_soon(struct daemon *d)
 {
-	if (d->parts->look_due)
-		return;
-	d->parts->look_due = true;
-	loop_timer_set(d->parts->look, LOOK_AFTER);
+	d->parts->look_all = d->parts->look_ring = true;
+	look_soon(d);
+}
+
+static bool begins(const char *op, const char *with)
+{
+	return !strncmp(op, with, strlen(with));
+}
+
+/* Which rows a command writes, by its operation (docs/state.md). Its answer names the guest. */
+void daemon_look_changed(struct daemon *d, const char *op, const json_t *result)
+{
+	bool of_move = begins(op, "migration.");
+	const char *vm = json_string_value(json_object_get(result, "vm"));
+
+	if (!vm && begins(op, "vm."))
+		vm = json_string_value(json_object_get(result, "name"));
+	if (vm)
+		json_object_set_new(d->parts->changed, vm, json_true());
+	else if (begins(op, "vm.") || of_move || begins(op, "network."))
+		d->parts->look_all = true;
+	/* Where it is now it is known to run, but not as which process. */
+	if (vm && !strcmp(op, "migration.step"))
+		json_object_set_new(d->parts->untold, vm, json_true());
+	if (begins(op, "node.") || begins(op, "setting."))
+		d->parts->look_ring = true;
+	look_soon(d);
 }

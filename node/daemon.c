@@ -188,13 +188,11 @@ static void on_applied(void *arg, uint64_t index, const json_t *c, const json_t 
 		founded(d);
 		report(d);
 	}
-	if (!strcmp(op, "migration.step"))
-		d->parts->untold = true;
 	if (!strcmp(op, "network.delete"))
 		daemon_network_gone(c);
 	if (!strcmp(op, "network.create"))
 		report(d);
-	daemon_look_soon(d);
+	daemon_look_changed(d, op, result);
 }
 
 static void on_changed(void *arg)
@@ -403,11 +401,8 @@ static void tick(void *arg)
 		return;
 	api_tick(d);
 	moves_tick(d->moves);
-	if (d->parts->untold && replica_synced(d->replica)) {
-		d->parts->untold = false;
-		agent_tell_all(d->agent);
-		daemon_look_soon(d); /* and again, until it is told */
-	}
+	if (replica_synced(d->replica))
+		daemon_look_untold(d);
 }
 
 static void on_renew(void *arg)
@@ -671,6 +666,8 @@ static void stop(struct daemon *d)
 	notify_close(&d->notify);
 	metrics_free(d->metrics);
 	json_decref(p->judged);
+	json_decref(p->changed);
+	json_decref(p->untold);
 	json_decref(d->cpu);
 	json_decref(d->catalogue);
 	free(d->cluster_id);
@@ -680,7 +677,7 @@ static void stop(struct daemon *d)
 
 int daemon_run(const struct daemon_options *o, struct err *e)
 {
-	struct daemon_parts parts = {.judged = json_object()};
+	struct daemon_parts parts = {.judged = json_object(), .changed = json_object(), .untold = json_object()};
 	struct daemon d = {.opt = *o, .notify = NOTIFY_INIT, .parts = &parts};
 	int r;
 

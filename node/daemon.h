@@ -77,7 +77,7 @@ void daemon_propose_for(struct daemon *d, const struct http_call *call, const ch
 json_t *daemon_vm_definition(struct daemon *d, const char *name, struct err *e);
 
 /* Bring agent, mover and networks to what the state says now; cheap, coalesced: runs once, soon. */
-void daemon_look_soon(struct daemon *d);
+void daemon_look_soon(struct daemon *d); /* at everything */
 
 /* Replace this process by a fresh one of the same program and arguments: after init, join and an upgrade. Guests,
  * migrations and corosync do not notice. What was answered to clients goes out first. */

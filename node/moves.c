@@ -515,8 +515,9 @@ static void entries_from_mover(struct moves *m)
 void moves_look(struct moves *m)
 {
 	struct sqlite3 *db = replica_db(m->d->replica);
-	json_t *list = state_migration_list(db, true, NULL), *nodes = state_node_list(db, NULL), *o;
+	json_t *list = state_migration_list(db, true, NULL), *o;
 	size_t n = json_array_size(list), used = 0, i;
+	json_t *nodes = n ? state_node_list(db, NULL) : json_array();
 	struct row *rows = xcalloc(n + 1, sizeof(*rows));
 
 	if (list && nodes && replica_synced(m->d->replica)) {

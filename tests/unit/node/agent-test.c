@@ -56,14 +56,14 @@ static void on_result(void *arg, const struct agent_result *r)
 	heard.results++;
 }
 
-static struct agent *new_agent(const char *vm_program)
+static struct agent *new_agent_every(const char *vm_program, int64_t interval_ns)
 {
 	struct agent_options opt = {.run_dir = run_dir,
 				    .vm_program = vm_program,
 				    .cluster = HOST_CLUSTER,
 				    .accel = "tcg",
 				    .stop_s = 1,
-				    .interval_ns = NS_PER_S};
+				    .interval_ns = interval_ns};
 	struct agent_calls calls = {.status = on_status, .result = on_result};
 	struct agent *a = NULL;
 	struct err e = ERR_INIT;
@@ -73,6 +73,11 @@ static struct agent *new_agent(const char *vm_program)
 	return a;
 }
 
+static struct agent *new_agent(const char *vm_program)
+{
+	return new_agent_every(vm_program, NS_PER_S);
+}
+
 static void want(struct agent *a, int64_t epoch, enum agent_intent intent, const char *more)
 {
 	json_t *d = host_definition("t1", host_uuid, more);
@@ -80,6 +85,17 @@ static void want(struct agent *a, int64_t epoch, enum agent_intent intent, const
 		.name = "t1", .uuid = host_uuid, .epoch = epoch, .intent = intent, .stop_s = -1, .definition = d};
 
 	agent_set(a, &g, 1);
+	json_decref(d);
+}
+
+/* The same by agent_update(). */
+static void update(struct agent *a, int64_t epoch, enum agent_intent intent)
+{
+	json_t *d = host_definition("t1", host_uuid, "");
+	struct agent_guest g = {
+		.name = "t1", .uuid = host_uuid, .epoch = epoch, .intent = intent, .stop_s = -1, .definition = d};
+
+	agent_update(a, &g);
 	json_decref(d);
 }
 
@@ -204,6 +220,59 @@ static void guest_of_an_older_ownership_is_killed_and_started_afresh(void **stat
 		poll(&p, 1, 100);
 		agent_dispatch(a);
 	}
+	agent_free(a);
+}
+
+/* How many looks the agent takes within @ms; each is a child whose end makes its descriptor readable. */
+static int looks_within(struct agent *a, int64_t ms)
+{
+	int n = 0;
+
+	for (int64_t end = clock_now_ns() + ms * NS_PER_MS; clock_now_ns() < end;) {
+		struct pollfd p = {.fd = agent_fd(a), .events = POLLIN};
+
+		n += poll(&p, 1, 10) > 0;
+		agent_dispatch(a);
+	}
+	return n;
+}
+
+static void guest_that_changes_alone_is_followed_and_what_is_known_costs_no_look(void **state)
+{
+	struct agent_guest other = {.name = "t2",
+				    .uuid = "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+				    .epoch = 1,
+				    .intent = AGENT_STOPPED,
+				    .stop_s = -1};
+	struct agent *a;
+	pid_t pid;
+
+	(void)state;
+	program = host_program("godwit-vm");
+	a = new_agent_every(program, 3600 * NS_PER_S);
+	update(a, 1, AGENT_RUNNING);
+	run_until(a, "running", "");
+	pid = heard.pid;
+	looks_within(a, 2000);
+	update(a, 1, AGENT_RUNNING);
+	assert_int_equal(looks_within(a, 1000), 0);
+	/* Another one: it is told of, and this one stays as it is. */
+	agent_update(a, &other);
+	run_until(a, "stopped", "");
+	assert_int_equal(host_pid(run_dir, "t1", NULL), pid);
+	agent_forget(a, "t2");
+	assert_true(looks_within(a, 1000) > 0);
+	agent_forget(a, "t2");
+	assert_int_equal(looks_within(a, 1000), 0);
+	update(a, 1, AGENT_KILLED);
+	memset(&heard, 0, sizeof(heard));
+	run_until(a, "stopped", "");
+	assert_int_equal(heard.act, AGENT_KILL);
+	assert_int_equal(host_qemus(host_uuid), 0);
+	/* What was told is told again for the asking. */
+	memset(&heard, 0, sizeof(heard));
+	agent_tell(a, "t1");
+	run_until(a, "stopped", "");
 	agent_free(a);
 }
 
@@ -393,6 +462,7 @@ int main(void)
 		TEST(failing_start_says_why_and_waits),
 		TEST(guest_of_an_older_ownership_is_killed_and_started_afresh),
 		TEST(guest_in_a_move_is_left_alone),
+		TEST(guest_that_changes_alone_is_followed_and_what_is_known_costs_no_look),
 		TEST(what_others_started_is_reported_and_never_touched),
 		TEST(memory_of_guests_is_counted),
 		TEST(daemon_killed_at_any_moment_loses_no_guest_and_starts_none_twice),
