@@ -9,7 +9,7 @@ setup_file() {
 	export GODWIT_LAB=bats-$$
 	export PATH=$PWD/tests/integration/lab:$PATH
 	tests/guest/build
-	lab up 2 --memory 1024
+	lab up 2 --memory 1024 --disk 64
 }
 
 teardown_file() {
@@ -140,6 +140,18 @@ print(int(400000 / (time.monotonic() - began)))'
 	pings n1 n2
 }
 
+@test "what a host has synced to its disk outlives a power cut; what it has not is lost" {
+	lab run n1 -- sh -c 'echo kept >/disk/file && sync && echo later >/disk/unsynced'
+	lab run n1 -- sh -c 'echo state >/var/lib/godwit/state.db && sync /var/lib/godwit/state.db && echo x >/etc/corosync/x && sync /etc/corosync/x'
+	lab kill n1
+	lab reset n1
+	[ "$(lab run n1 cat /disk/file)" = kept ]
+	[ "$(lab run n1 cat /var/lib/godwit/state.db)" = state ]
+	[ "$(lab run n1 cat /etc/corosync/x)" = x ]
+	[ -z "$(lab run n1 cat /disk/unsynced 2>/dev/null)" ]
+	run ! lab run n2 test -e /disk/file
+}
+
 @test "mistakes get one sentence" {
 	run lab run n9 true
 	[ "$status" -eq 1 ]
@@ -152,6 +164,9 @@ print(int(400000 / (time.monotonic() - began)))'
 	[[ $output == *"does not exist"* ]]
 	run lab cut n1 n1
 	[ "$status" -eq 1 ]
+	run lab --lab "$GODWIT_LAB-x" up 2 --disk 1
+	[ "$status" -eq 1 ]
+	[ "$output" = "lab: a disk has 16 to 65536 MiB, not 1" ]
 	run lab up 2
 	[ "$status" -eq 1 ]
 	[[ $output == *"is up already"* ]]

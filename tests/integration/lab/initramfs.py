@@ -7,7 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
-MODULES = ["virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_net", "virtio_console", "virtio_rng", "bridge", "tun", "kvm-amd"]
+MODULES = ["virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_net", "virtio_console", "virtio_rng", "virtio_blk", "ext4", "bridge", "tun",
+           "kvm-amd"]
 BUSYBOX = Path("/bin/busybox")
 S_IFDIR, S_IFREG = 0o040000, 0o100000
 
