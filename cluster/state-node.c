@@ -169,6 +169,66 @@ static int node_edit(struct change *c)
 	return addresses_write(c, addresses);
 }
 
+/* ---- what a host's CPU costs ---- */
+
+static const struct arg node_baseline_args[] = {
+	NEEDED("node", ARG_NAME),
+	NEEDED_IN("lost", ARG_TEXTS, 1, 1024), /* features that guests on any host cannot have because of it */
+	ALLOWED_IN("model", ARG_TEXT, 1, 128), /* the best model for all hosts without it, and with it */
+	ALLOWED_IN("with", ARG_TEXT, 1, 128),
+	NEEDED_IN("text", ARG_TEXT, 1, 1024), /* all of it in a sentence */
+	{0},
+};
+
+/* Only a member can have compared the hosts: "node NAME" is what its certificate makes of it. */
+static int by_member(struct change *c)
+{
+	const char *prefix = "node ";
+	int64_t there;
+	int r = strncmp(c->by, prefix, strlen(prefix)) != 0
+			? 0
+			: sql_number(c->db, c->e, &there, "SELECT 1 FROM node WHERE name = ?",
+				     sql_text(c->by + strlen(prefix)));
+
+	if (r == 0)
+		return refuse(c, ERR_FORBIDDEN, "what its CPU costs is said by a node of the cluster, and %s is none",
+			      c->by);
+	return r;
+}
+
+static int baseline_forget(struct change *c)
+{
+	_free_ char *key = xasprintf(STATE_SETTING_BASELINE "%s", c->name);
+
+	return sql_run(c->db, c->e, "DELETE FROM setting WHERE key = ?", sql_text(key));
+}
+
+/* Announced once for what it costs: a new manager, which judges afresh, makes no second event of the same. */
+static int node_baseline(struct change *c)
+{
+	_free_ char *key = xasprintf(STATE_SETTING_BASELINE "%s", c->name), *text = NULL, *before = NULL;
+	int r;
+
+	if (node_need(c, c->name) < 0 || by_member(c) < 0)
+		return -1;
+	json_object_update(c->result, (json_t *)c->args);
+	text = change_dump(c, c->args, REPORT_MAX, "what it costs");
+	if (!text)
+		return -1;
+	r = sql_string(c->db, c->e, &before, "SELECT value FROM setting WHERE key = ?", sql_text(key));
+	if (r < 0)
+		return -1;
+	c->unchanged = r > 0 && !strcmp(before, text);
+	if (c->unchanged)
+		return 0;
+	return sql_run(c->db, c->e,
+		       "INSERT INTO setting (key, value, version, changed, by) VALUES (?1, ?2, 1, ?3, ?4) "
+		       "ON CONFLICT (key) DO UPDATE SET value = ?2, version = version + 1, changed = ?3, by = ?4",
+		       sql_text(key), sql_text(text), sql_int(c->time), sql_text(c->by));
+}
+
+/* ---- leaving ---- */
+
 static const struct arg node_remove_args[] = {NEEDED("name", ARG_NAME), {0}};
 
 static int node_remove(struct change *c)
@@ -193,7 +253,7 @@ static int node_remove(struct change *c)
 			sql_text(c->name));
 	if (r > 0)
 		return refuse(c, ERR_CONFLICT, "vm %s is on its way from or to it; wait for that, or cancel it", other);
-	if (r < 0 || last_id_read(c, &last) < 0 || ring_changed(c, last) < 0 ||
+	if (r < 0 || last_id_read(c, &last) < 0 || ring_changed(c, last) < 0 || baseline_forget(c) < 0 ||
 	    sql_run(c->db, c->e, "DELETE FROM node_address WHERE node = ?", sql_text(c->name)) < 0)
 		return -1;
 	json_object_set_new(c->result, "name", json_string(c->name));
@@ -297,6 +357,7 @@ json_t *state_node_list(sqlite3 *db, struct err *e)
 const struct op node_ops[] = {
 	{"node.report", "node", "node", node_report_args, node_report, EVENT_QUIET},
 	{"node.join", "node", "name", node_join_args, node_join, EVENT_AUDIT},
+	{"node.baseline", "node", "node", node_baseline_args, node_baseline, EVENT_REPORT},
 	{"node.edit", "node", "name", node_edit_args, node_edit, EVENT_AUDIT},
 	{"node.remove", "node", "name", node_remove_args, node_remove, EVENT_AUDIT},
 	{0},

@@ -28,6 +28,7 @@ extern const struct machine state_machine;
 /* A setting of the state's own: the highest id ever given to a node; its version grows with every change of the list of
  * nodes. */
 #define STATE_SETTING_RING "node.ring"
+#define STATE_SETTING_BASELINE "node.baseline." /* and a node: what its CPU was announced to cost */
 
 /* {name, id, addresses[], fingerprint, joined, reported, report{}, memory_promised, vms} */
 json_t *state_node_get(struct sqlite3 *db, const char *name, struct err *e);

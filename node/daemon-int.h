@@ -19,7 +19,7 @@ struct daemon_parts {
 	json_t *untold;  /* names of guests of ours of which the state lacks what the agent has said */
 	bool was_synced;
 	bool founding;      /* the founder's first commands are on their way */
-	json_t *judged;     /* nodes whose CPU the manager has judged */
+	json_t *judged;     /* nodes whose CPU the manager has judged: that CPU */
 	bool restarting;    /* the loop ends for that */
 	bool lost_identity; /* the cluster has removed this host */
 };
@@ -43,5 +43,11 @@ json_t *daemon_networks(struct daemon *d);
 
 /* A network that the cluster has no more, by the command that removed it: take away what was made for it. */
 void daemon_network_gone(const json_t *command);
+
+/* ---- daemon-baseline.c ---- */
+
+/* The manager tells when the CPU in a report (the arguments of node.report) takes something from what guests can have
+ * on all hosts. */
+void daemon_tell_baseline(struct daemon *d, const json_t *report);
 
 #endif

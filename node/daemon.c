@@ -144,36 +144,6 @@ static void founded(struct daemon *d)
 
 static void report(void *arg);
 
-/* The manager tells, once for each host, when its CPU takes something from what guests can have on all of them. */
-static void tell_baseline(struct daemon *d, const json_t *args)
-{
-	const char *name = json_string_value(json_object_get(args, "node")), *other;
-	json_t *cpu = json_object_get(args, "cpu"), *nodes, *node, *report, *cost = NULL, *hosts = json_array();
-	size_t i;
-
-	if (!replica_leads(d->replica) || !d->catalogue || !cpu || !name || json_object_get(d->parts->judged, name)) {
-		json_decref(hosts);
-		return;
-	}
-	json_object_set_new(d->parts->judged, name, json_true());
-	nodes = state_node_list(replica_db(d->replica), NULL);
-	json_array_foreach (nodes, i, node) {
-		other = json_string_value(json_object_get(node, "name"));
-		report = json_object_get(json_object_get(node, "report"), "cpu");
-		if (other && strcmp(other, name) != 0 && report)
-			json_array_append_new(hosts, json_pack("{s:s, s:O}", "name", other, "cpu", report));
-	}
-	node = json_pack("{s:s, s:O}", "name", name, "cpu", cpu);
-	if (json_array_size(hosts) && baseline_cost(d->catalogue, hosts, node, &cost, NULL) == 0 &&
-	    json_array_size(json_object_get(cost, "lost")))
-		log_warning("event=baseline node=%s text=\"%s\"", name,
-			    json_string_value(json_object_get(cost, "text")));
-	json_decref(cost);
-	json_decref(node);
-	json_decref(hosts);
-	json_decref(nodes);
-}
-
 static void on_applied(void *arg, uint64_t index, const json_t *c, const json_t *result, const struct err *e)
 {
 	struct daemon *d = arg;
@@ -181,7 +151,7 @@ static void on_applied(void *arg, uint64_t index, const json_t *c, const json_t 
 
 	api_applied(d, index, c, result);
 	if (!e && op && !strcmp(op, "node.report"))
-		tell_baseline(d, json_object_get(c, "args"));
+		daemon_tell_baseline(d, json_object_get(c, "args"));
 	if (e || !op || !strcmp(op, "node.report"))
 		return;
 	if (!strcmp(op, "node.join") && d->identity.history) {

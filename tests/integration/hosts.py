@@ -70,6 +70,7 @@ class Host:
         self.init: Optional[subprocess.Popen[bytes]] = None
         self.inner = 0
         self.daemon: Optional[subprocess.Popen[bytes]] = None
+        self.options: list[str] = []  # more for godwitd
         for name in DISKS.values():
             (self.folder / name).mkdir(parents=True)
         run("ip", "netns", "add", self.net)
@@ -151,7 +152,7 @@ class Host:
             self.power_on()
         with (self.folder / "godwitd.log").open("ab") as log:
             self.daemon = subprocess.Popen(
-                self.inside(str(BUILD / "godwitd"), "--corosync", "run", "--accel", "tcg"), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.inside(str(BUILD / "godwitd"), "--corosync", "run", "--accel", "tcg", *self.options), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         wait_for(lambda: self.api("GET", "/openapi.json", timeout=2)[0] == 200, 15, f"{self.name}: godwitd answers")
 

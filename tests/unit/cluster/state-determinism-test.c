@@ -94,6 +94,8 @@ static json_t *random_value(char kind)
 	case 'm':
 		return json_pack("{s:I, s:I}", "total", (json_int_t)(below(3) + 1) * 512 * MIB, "free",
 				 (json_int_t)MIB);
+	case 'l':
+		return json_pack("[s]", PICK(words));
 	case 'a':
 		snprintf(text, sizeof(text), "10.0.0.%u", below(8));
 		return json_pack("[s]", text);
@@ -114,6 +116,7 @@ static const struct {
 	{"node.edit", {"nname", "?aaddresses", "?hfingerprint"}},
 	{"node.remove", {"nname"}},
 	{"node.report", {"nnode", "mmemory", "icpus", "?fload", "?acpu", "?jversions"}},
+	{"node.baseline", {"nnode", "llost", "?wmodel", "?wwith", "wtext"}},
 	{"network.create", {"wname", "wbridge", "?ivlan"}},
 	{"network.delete", {"wname"}},
 	{"vm.create", {"ddefinition", "nnode", "bstart"}},
@@ -176,6 +179,7 @@ static json_t *random_command(struct world *w)
 {
 	unsigned k = below(ARRAY_SIZE(shapes));
 	json_t *args = json_object(), *c;
+	static const char *const who[] = {"anna", "b\xc3\xb6rje", "node n1", "node n4"};
 	char id[48];
 
 	for (size_t i = 0; i < ARRAY_SIZE(shapes[k].args) && shapes[k].args[i]; i++) {
@@ -194,7 +198,7 @@ static json_t *random_command(struct world *w)
 	snprintf(id, sizeof(id), "10000000-0000-4000-8000-%012llx",
 		 (unsigned long long)(below(50) ? w->index : below((unsigned)w->index + 1)));
 	c = json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:o}", "op", shapes[k].op, "v", 1, "id", id, "time",
-		      (json_int_t)w->time, "by", below(2) ? "anna" : "b\xc3\xb6rje", "from", "10.0.0.9", "args", args);
+		      (json_int_t)w->time, "by", PICK(who), "from", "10.0.0.9", "args", args);
 	if (below(200) == 0)
 		json_object_del(c, below(2) ? "v" : "time");
 	return c;

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "cluster/state.h"
@@ -259,6 +260,81 @@ static void two_placements_at_once_cannot_promise_the_same_memory(void **state)
 	world_free(w);
 }
 
+#define COST(node, lost)                                                                                               \
+	"{'node': '" node "', 'lost': [" lost "], 'model': 'x86-64-v3', 'with': 'x86-64-v2', 'text': 'it costs'}"
+
+static size_t baseline_events(struct world *w)
+{
+	json_t *list = state_event_list(w->db, 0, 1000, &w->e), *ev;
+	size_t i, n = 0;
+
+	json_array_foreach (list, i, ev)
+		n += !strcmp(json_string_value(json_object_get(ev, "op")), "node.baseline") &&
+		     !strcmp(json_string_value(json_object_get(ev, "object")), "n2");
+	json_decref(list);
+	return n;
+}
+
+static void what_an_older_host_costs_is_an_event_once_and_goes_with_it(void **state)
+{
+	struct world *w = world_new();
+	char before[80];
+
+	(void)state;
+	world_node(w, "n1", 1, GIB);
+	world_node(w, "n2", 2, GIB);
+	w->by = "node n1";
+	world_must(w, "node.baseline", COST("n2", "'avx2'"), COST("n2", "'avx2'"));
+	assert_int_equal(baseline_events(w), 1);
+	world_is(world_field(state_setting_get(w->db, STATE_SETTING_BASELINE "n2", &w->e), "value"),
+		 COST("n2", "'avx2'"));
+	/* Another manager finds the same. */
+	w->by = "node n2";
+	world_must(w, "node.baseline", COST("n2", "'avx2'"), NULL);
+	assert_int_equal(baseline_events(w), 1);
+	world_must(w, "node.baseline", COST("n2", "'avx2', 'bmi1'"), NULL);
+	assert_int_equal(baseline_events(w), 2);
+	snprintf(before, sizeof(before), "%s", world_digest(w));
+	w->by = "anna";
+	world_must(w, "node.remove", "{'name': 'n2'}", NULL);
+	assert_null(state_setting_get(w->db, STATE_SETTING_BASELINE "n2", &w->e));
+	assert_int_equal(w->e.code, ERR_NOTFOUND);
+	assert_string_not_equal(world_digest(w), before);
+	world_free(w);
+}
+
+static void what_a_host_costs_is_said_by_members_only(void **state)
+{
+	static const struct refusal strangers[] = {
+		{"node.baseline", COST("n2", "'avx2'"), ERR_FORBIDDEN,
+		 "node n2: what its CPU costs is said by a node of the cluster, and anna is none"},
+	};
+	static const struct refusal gone[] = {
+		{"node.baseline", COST("n2", "'avx2'"), ERR_FORBIDDEN,
+		 "node n2: what its CPU costs is said by a node of the cluster, and node n9 is none"},
+	};
+	static const struct refusal rows[] = {
+		{"node.baseline", COST("n9", "'avx2'"), ERR_NOTFOUND,
+		 "node n9: there is no node n9; `node list` shows those that are there"},
+		{"node.baseline", COST("n2", ""), ERR_INPUT,
+		 "node n2: lost must be a list of 1 to 1024 texts of 1 to 255 bytes"},
+		{"node.baseline", "{'node': 'n2', 'lost': ['a']}", ERR_INPUT, "node n2: text is missing"},
+	};
+	struct world *w = world_new();
+
+	(void)state;
+	world_node(w, "n1", 1, GIB);
+	world_node(w, "n2", 2, GIB);
+	w->by = "anna";
+	world_refuses(w, strangers, ARRAY_SIZE(strangers));
+	w->by = "node n9";
+	world_refuses(w, gone, ARRAY_SIZE(gone));
+	w->by = "node n1";
+	world_refuses(w, rows, ARRAY_SIZE(rows));
+	assert_int_equal(baseline_events(w), 0);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -271,6 +347,8 @@ int main(void)
 		cmocka_unit_test(a_report_is_kept_whole_and_checked),
 		cmocka_unit_test(memory_is_promised_to_what_runs_shall_run_or_is_on_its_way),
 		cmocka_unit_test(two_placements_at_once_cannot_promise_the_same_memory),
+		cmocka_unit_test(what_an_older_host_costs_is_an_event_once_and_goes_with_it),
+		cmocka_unit_test(what_a_host_costs_is_said_by_members_only),
 	};
 
 	return cmocka_run_group_tests_name("cluster/state-node", tests, NULL, NULL);
