@@ -9,12 +9,13 @@
 
 #define BAR_MIN 10
 #define BAR_MAX 30
-#define DETAIL_MAX 4
+#define DETAIL_MAX 5
 
 /* What stands right of the bar, more of it the higher @detail (0..DETAIL_MAX). */
 static void tail_text(char *buf, const struct progress *p, int detail)
 {
-	char rate[TEXT_CELL], dirty[TEXT_CELL], left[TEXT_CELL], eta[TEXT_CELL], parts[3][3 * TEXT_CELL] = {"", "", ""};
+	char rate[TEXT_CELL], dirty[TEXT_CELL], left[TEXT_CELL], eta[TEXT_CELL],
+		parts[4][2 * TEXT_CELL] = {"", "", "", ""};
 	double done = p->done > 0 ? p->done < 1 ? p->done : 1 : 0; /* NaN too */
 
 	text_wire(rate, (uint64_t)p->wire_rate);
@@ -24,11 +25,13 @@ static void tail_text(char *buf, const struct progress *p, int detail)
 	if (detail >= 1 && p->step[0])
 		snprintf(parts[0], sizeof(parts[0]), "  %.40s", p->step);
 	if (detail >= 3 && p->wire_rate > 0)
-		snprintf(parts[1], sizeof(parts[1]), "  %s/s", rate);
-	if (detail >= 4 && p->remaining > 0)
-		snprintf(parts[2], sizeof(parts[2]), "  dirty %s/s  left %s", dirty, left);
-	snprintf(buf, PROGRESS_LINE_MAX, "  %3d %%%s%s%s%s%s", (int)(done * 100), parts[0], parts[1], parts[2],
-		 detail >= 2 ? "  ETA " : "", detail >= 2 ? eta : "");
+		snprintf(parts[1], sizeof(parts[1]), "  sends %s/s", rate);
+	if (detail >= 4 && p->dirty_rate > 0)
+		snprintf(parts[2], sizeof(parts[2]), "  writes %s/s", dirty);
+	if (detail >= 5 && p->remaining > 0)
+		snprintf(parts[3], sizeof(parts[3]), "  left %s", left);
+	snprintf(buf, PROGRESS_LINE_MAX, "  %3d %%%s%s%s%s%s%s", (int)(done * 100), parts[0], parts[1], parts[2],
+		 parts[3], detail >= 2 ? "  ETA " : "", detail >= 2 ? eta : "");
 }
 
 /* "[#####-----]" with @width marks between the brackets. @buf: BAR_MAX + 3 bytes. */

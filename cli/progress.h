@@ -8,12 +8,12 @@
 #define PROGRESS_LINE_MAX 512
 
 struct progress {
-	const char *what; /* "web1" */
-	const char *step; /* "copying", or "" */
-	double done;      /* 0 to 1; < 0 unknown */
-	int64_t eta_ns;   /* < 0 unknown */
-	double wire_rate; /* bytes/s; 0 unknown */
-	double dirty_rate;
+	const char *what;   /* "web1" */
+	const char *step;   /* "copying", or "" */
+	double done;        /* 0 to 1; < 0 unknown */
+	int64_t eta_ns;     /* < 0 unknown */
+	double wire_rate;   /* bytes/s; 0 unknown */
+	double dirty_rate;  /* bytes/s that the guest writes; 0 unknown */
 	double remaining;   /* bytes; 0 unknown */
 	int64_t elapsed_ns; /* shown where @done is unknown */
 };

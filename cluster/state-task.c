@@ -65,6 +65,9 @@ static const struct arg task_update_args[] = {
 	ALLOWED_OF("state", states_open),
 	ALLOWED_IN("progress", ARG_NUMBER, 0, 1),
 	ALLOWED_IN("eta_ms", ARG_INT, 0, INT64_MAX),
+	ALLOWED_IN("wire_rate", ARG_INT, 0, INT64_MAX), /* of a move, for whoever watches: in the event only. Bytes/s */
+	ALLOWED_IN("dirty_rate", ARG_INT, 0, INT64_MAX), /* that the guest writes */
+	ALLOWED_IN("remaining", ARG_INT, 0, INT64_MAX),  /* bytes of this pass */
 	ALLOWED("node", ARG_NAME),
 	ALLOWED_IN("note", ARG_TEXT, 1, 1024),
 	{0},

@@ -574,6 +574,7 @@ static void on_progress(void *arg, const char *id, const json_t *p)
 	struct entry *en = entry_need(m, id);
 	const json_t *eta = json_object_get(p, "eta_ms");
 	double eta_ms = json_is_number(eta) ? json_number_value(eta) : -1;
+	static const char *const numbers[] = {"wire_rate", "dirty_rate", "remaining"};
 	json_t *args;
 
 	if (clock_now_ns() - en->progress_ns < PROGRESS_EVERY || !replica_synced(m->d->replica))
@@ -584,6 +585,12 @@ static void on_progress(void *arg, const char *id, const json_t *p)
 	/* The engine's has a fraction, and is below 0 while it is unknown. */
 	if (eta_ms >= 0 && eta_ms < ETA_MAX_MS)
 		json_object_set_new(args, "eta_ms", json_integer((json_int_t)eta_ms));
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		json_t *v = json_object_get(p, numbers[i]);
+
+		if (json_is_integer(v) && json_integer_value(v) >= 0)
+			json_object_set(args, numbers[i], v);
+	}
 	daemon_propose(m->d, "task.update", NULL, args, NULL, NULL);
 }
 

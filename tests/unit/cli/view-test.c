@@ -97,10 +97,11 @@ static void the_line_of_progress_has_what_the_terminal_holds(void **state)
 		int columns;
 		const char *line;
 	} rows[] = {
-		{200,
-		 "web1  [##########--------------------]   34 %  copying  112 MB/s  dirty 20.0 MB/s  left 512 MiB  ETA "
-		 "1:02"},
-		{80, "web1  [##########--------------------]   34 %  copying  112 MB/s  ETA 1:02"},
+		{200, "web1  [##########--------------------]   34 %  copying  sends 112 MB/s  writes 20.0 MB/s  left "
+		      "512 MiB  ETA "
+		      "1:02"},
+		{80, "web1  [####-------]   34 %  copying  sends 112 MB/s  writes 20.0 MB/s  ETA 1:02"},
+		{70, "web1  [#######------------]   34 %  copying  sends 112 MB/s  ETA 1:02"},
 		{50, "web1  [#####----------]   34 %  copying  ETA 1:02"},
 		{40, "web1  [#####----------]   34 %  copying"},
 		{30, "web1  [#####---------]   34 %"},

@@ -116,7 +116,8 @@ static void events_move_the_bar_between_two_questions(void **state)
 		"event: progress\ndata: {\"vm\":\"web1\",\"progress\":0.6,\"wire_rate\":112000000}\n\n"
 		":\n\n"
 		"id: 8\nevent: task.update\ndata: {\"op\":\"task.update\",\"object\":\"t1\",\"data\":{\"id\":\"t1\","
-		"\"progress\":0.7,\"eta_ms\":2000,\"state\":\"running\"}}\n\n"
+		"\"progress\":0.7,\"eta_ms\":2000,\"state\":\"running\",\"wire_rate\":98000000,\"dirty_rate\":12500000}"
+		"}\n\n"
 		"id: 9\nevent: task.finish\ndata: {\"op\":\"task.finish\",\"object\":\"t1\",\"data\":{\"id\":\"t1\","
 		"\"state\":\"done\"}}\n\n");
 	fake_answer("GET", "/v1/tasks/t1", 200, "{\"id\":\"t1\",\"state\":\"queued\",\"progress\":0.0}");
@@ -124,7 +125,7 @@ static void events_move_the_bar_between_two_questions(void **state)
 	fake_io.err_tty = true;
 	FAKE_RUN(&run, "vm", "migrate", "web1");
 	assert_int_equal(run.status, 0);
-	assert_non_null(strstr(run.err, "  70 %  copying  112 MB/s  ETA 0:02"));
+	assert_non_null(strstr(run.err, "  70 %  copying  sends 98.0 MB/s  writes 12.5 MB/s  ETA 0:02"));
 	assert_null(strstr(run.err, "  10 %"));
 	/* The event that tells of the end is not waited out. */
 	assert_true(clock_now_ns() - began < NS_PER_S);

@@ -35,6 +35,13 @@ static void a_task_goes_from_queued_to_its_end(void **state)
 		 "{" ID ", 'number': 1, 'kind': 'vm.start', 'object': 'web', 'node': 'n1', 'state': 'running', "
 		 "'progress': 0.25, 'eta_ms': 900, 'note': 'copies', 'error': null, 'result': null, 'by': 'anna', "
 		 "'created': 1700000001000, 'changed': 1700000002000, 'finished': null}");
+	/* What only the moment is about is told to whoever watches, and not kept. */
+	world_must(w, "task.update",
+		   "{" ID ", 'progress': 0.25, 'eta_ms': 900, 'wire_rate': 5, 'dirty_rate': 3, 'remaining': 2}",
+		   "{" ID ", 'progress': 0.25, 'eta_ms': 900, 'wire_rate': 5, 'dirty_rate': 3, 'remaining': 2}");
+	assert_int_equal(json_object_size(w->result), 6);
+	assert_null(world_text(state_task_get(w->db, UUID(1), &w->e), "wire_rate"));
+	assert_int_equal(world_int(state_task_get(w->db, UUID(1), &w->e), "eta_ms"), 900);
 	/* What is not said stays, but for a guess of the time, which is stale. */
 	world_must(w, "task.update", "{" ID ", 'progress': 1}", NULL);
 	world_is(world_field(state_task_get(w->db, UUID(1), &w->e), "eta_ms"), "null");
