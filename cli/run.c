@@ -65,12 +65,25 @@ static void print_done(struct cli *c, const json_t *task)
 		safe);
 }
 
+/* What was decided on the way: not what was asked for, so it is said at once. */
+static void tell_placed(struct cli *c, const json_t *answer)
+{
+	const char *placed = json_string_value(json_object_get(answer, "placed"));
+	_free_ char *safe = text_clean(placed), *words = run_words(c);
+
+	if (placed && !c->json)
+		fprintf(c->io->err, "%s: %s\n", words, safe);
+}
+
 int run_answer(struct cli *c, json_t *answer, struct err *e)
 {
 	json_t *task = NULL;
 
 	if (json_is_object(json_object_get(answer, "task"))) {
-		int r = run_task(c, answer, NULL, &task, e);
+		int r;
+
+		tell_placed(c, answer);
+		r = run_task(c, answer, NULL, &task, e);
 
 		if (r <= 0)
 			return r;

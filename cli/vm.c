@@ -125,6 +125,12 @@ static int forecast_run(struct cli *c, struct err *e)
 static const struct cli_param operand_vm[] = {OPERAND_VM, {0}};
 static const struct cli_param only_no_wait[] = {PARAM_NO_WAIT, {0}};
 
+static const struct cli_param start_options[] = {
+	{.name = "node", .value = "NODE", .kind = CLI_NODE, .field = "node", .help = "on this host; it must be down"},
+	PARAM_NO_WAIT,
+	{0},
+};
+
 static const struct cli_param stop_options[] = {
 	{.name = "timeout",
 	 .value = "TIME",
@@ -214,8 +220,8 @@ static const struct cli_command commands[] = {
 	 .view = vm_view},
 	{.verb = "start",
 	 .operands = operand_vm,
-	 .options = only_no_wait,
-	 .summary = "Start a guest",
+	 .options = start_options,
+	 .summary = "Start a guest; elsewhere if it is down and its host is away or full",
 	 .method = "POST",
 	 .path = "/v1/vms/{NAME}/start",
 	 .done = "started"},

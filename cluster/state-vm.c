@@ -33,7 +33,8 @@ static const char *const statuses[] = {"starting", "running", "paused", "stoppin
 int vm_read(struct change *c, const char *name, struct vm_row *ret)
 {
 	_sql_ sqlite3_stmt *s = sql_begin(c->db, c->e,
-					  "SELECT v.uuid, v.version, v.memory, v.intent, v.owner, v.epoch, o.status "
+					  "SELECT v.uuid, v.version, v.memory, v.intent, v.owner, v.epoch, o.status, "
+					  "v.changed, json_extract(o.detail, '$.as_of') "
 					  "FROM vm v LEFT JOIN observed o ON o.vm = v.name WHERE v.name = ?",
 					  sql_text(name));
 	int r = s ? sql_next(s, c->e) : -1;
@@ -44,7 +45,9 @@ int vm_read(struct change *c, const char *name, struct vm_row *ret)
 		return refuse(c, ERR_NOTFOUND, "there is no vm %s; `vm list` shows those that are there", name);
 	*ret = (struct vm_row){.version = sqlite3_column_int64(s, 1),
 			       .memory = sqlite3_column_int64(s, 2),
-			       .epoch = sqlite3_column_int64(s, 5)};
+			       .epoch = sqlite3_column_int64(s, 5),
+			       .changed = sqlite3_column_int64(s, 7),
+			       .as_of = sqlite3_column_int64(s, 8)};
 	snprintf(ret->uuid, sizeof(ret->uuid), "%s", sql_column_text(s, 0));
 	snprintf(ret->intent, sizeof(ret->intent), "%s", sql_column_text(s, 3));
 	snprintf(ret->owner, sizeof(ret->owner), "%s", sql_column_text(s, 4));
@@ -240,8 +243,26 @@ static const struct arg vm_observed_args[] = {
 	ALLOWED_IN("pid", ARG_INT, 1, INT32_MAX),
 	ALLOWED_IN("note", ARG_TEXT, 1, 1024),
 	ALLOWED("detail", ARG_OBJECT),
+	ALLOWED_IN("as_of", ARG_INT, 1,
+		   INT64_MAX), /* of a guest that is down and shall be: the change of it that is known */
 	{0},
 };
+
+/* What is kept of a report beside its columns: NULL without an error where that is nothing. Caller frees. */
+static int observed_detail(struct change *c, char **ret)
+{
+	json_t *detail = json_deep_copy(arg_json(c, "detail"));
+
+	if (arg_int(c, "as_of", 0)) {
+		detail = detail ? detail : json_object();
+		json_object_set_new(detail, "as_of", json_integer(arg_int(c, "as_of", 0)));
+	} else if (detail) {
+		json_object_del(detail, "as_of");
+	}
+	*ret = detail ? change_dump(c, detail, DETAIL_MAX, "detail") : NULL;
+	json_decref(detail);
+	return detail && !*ret ? -1 : 0;
+}
 
 static int observed_write(struct change *c, const char *detail)
 {
@@ -270,7 +291,7 @@ static int vm_observed(struct change *c)
 			      "belongs to node %s with epoch %" PRId64 "; what node %s saw with epoch %" PRId64
 			      " does not count",
 			      vm.owner, vm.epoch, node, arg_int(c, "epoch", 0));
-	if (arg_json(c, "detail") && !(detail = change_dump(c, arg_json(c, "detail"), DETAIL_MAX, "detail")))
+	if (observed_detail(c, &detail) < 0)
 		return -1;
 	c->unchanged = !strcmp(vm.status, status);
 	json_object_set_new(c->result, "vm", json_string(c->name));
@@ -291,6 +312,22 @@ static const struct arg vm_place_args[] = {
 	{0},
 };
 
+/* Whether the owner cannot be running it, and will not: it said so, knowing what is wanted now. A report from before
+ * the guest was last wanted running says nothing, as the owner may have started it since and be out of reach. */
+static int vm_rests(struct change *c, const struct vm_row *vm)
+{
+	if (!vm_is_down(vm))
+		return refuse(c, ERR_CONFLICT, "may run on node %s; migrate it, or stop it first", vm->owner);
+	if (!strcmp(vm->intent, "running"))
+		return refuse(c, ERR_CONFLICT, "shall run on node %s, which may be starting it; stop it first",
+			      vm->owner);
+	if (vm->as_of != vm->changed)
+		return refuse(c, ERR_CONFLICT,
+			      "node %s has not said since the last change of it that it is down; wait until it does",
+			      vm->owner);
+	return 0;
+}
+
 static int vm_place(struct change *c)
 {
 	const char *node = arg_text(c, "node");
@@ -303,8 +340,8 @@ static int vm_place(struct change *c)
 			      arg_int(c, "epoch", 0));
 	if (!strcmp(vm.owner, node))
 		return refuse(c, ERR_CONFLICT, "belongs to node %s already; choose another node", node);
-	if (!arg_true(c, "fenced") && !vm_is_down(&vm))
-		return refuse(c, ERR_CONFLICT, "may run on node %s; migrate it, or stop it first", vm.owner);
+	if (!arg_true(c, "fenced") && vm_rests(c, &vm) < 0)
+		return -1;
 	if (vm_memory_refresh(c, &vm) < 0 ||
 	    (!strcmp(vm.intent, "running") && node_memory_check(c, node, vm.memory) < 0))
 		return -1;

@@ -14,6 +14,8 @@ struct vm_row {
 	int64_t version;
 	int64_t memory; /* bytes */
 	int64_t epoch;
+	int64_t changed; /* ms, by the command that last changed it */
+	int64_t as_of;   /* that the owner knew when it said that it is down; 0: it did not say */
 };
 
 /* 0, or -1: refused by name when there is no such guest. */

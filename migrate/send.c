@@ -378,7 +378,8 @@ static void progress_show(struct send *s, const struct source_state *st, int64_t
 		.pass = s->progress.pass,
 		.sent_bytes = st->wire_bytes,
 		.wire_rate = s->wire_rate,
-		.dirty_rate = s->progress.dirty_rate,
+		/* QEMU's own is known from the second pass on. */
+		.dirty_rate = s->progress.dirty_rate ? s->progress.dirty_rate : s->sampled_rate,
 		.remaining = s->progress.remaining,
 		.downtime_limit_ms = s->limit_ms,
 		.throttle_percent = s->progress.throttle_percent,

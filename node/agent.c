@@ -55,6 +55,7 @@ struct guest {
 	struct agent_want want;
 	char *want_uuid;
 	int stop_s; /* -1: as long as every guest */
+	int64_t as_of;
 	json_t *definition;
 
 	bool here;
@@ -78,6 +79,7 @@ struct guest {
 	const char *told_status;
 	char *told_note;
 	pid_t told_pid;
+	int64_t told_as_of;
 	int64_t told_epoch;
 };
 
@@ -254,6 +256,7 @@ static void guest_want(struct guest *g, const struct agent_guest *from)
 	g->want.epoch = from->epoch;
 	g->want.intent = from->intent;
 	g->stop_s = from->stop_s;
+	g->as_of = from->as_of;
 	g->definition = json_incref(from->definition);
 	/* Wanted otherwise: a person may have repaired what made it fail. */
 	if (from->intent != AGENT_RUNNING)
@@ -272,7 +275,7 @@ void agent_set(struct agent *a, const struct agent_guest *guests, size_t n)
 static bool is_known(const struct guest *g, const struct agent_guest *from)
 {
 	return g->wanted && !strcmp(g->want_uuid, from->uuid) && g->want.epoch == from->epoch &&
-	       g->want.intent == from->intent && g->stop_s == from->stop_s &&
+	       g->want.intent == from->intent && g->stop_s == from->stop_s && g->as_of == from->as_of &&
 	       (g->definition == from->definition || json_equal(g->definition, from->definition));
 }
 
@@ -336,6 +339,7 @@ static void tell(struct agent *a, struct guest *g, const struct agent_action *ac
 		.status = g->here ? vm_status_names[g->have.status] : "stopped",
 		.pid = g->here ? g->pid : -1,
 		.foreign = foreign,
+		.as_of = g->here || g->want.intent == AGENT_RUNNING ? 0 : g->as_of,
 	};
 
 	if (action->act == AGENT_REPORT || foreign)
@@ -345,12 +349,13 @@ static void tell(struct agent *a, struct guest *g, const struct agent_action *ac
 	if (!g->here && g->want.intent == AGENT_ELSEWHERE)
 		return;
 	if (g->told && s.status == g->told_status && s.pid == g->told_pid && s.epoch == g->told_epoch &&
-	    strcmp(s.note ? s.note : "", g->told_note) == 0)
+	    s.as_of == g->told_as_of && strcmp(s.note ? s.note : "", g->told_note) == 0)
 		return;
 	g->told = true;
 	g->told_status = s.status;
 	g->told_pid = s.pid;
 	g->told_epoch = s.epoch;
+	g->told_as_of = s.as_of;
 	free(g->told_note);
 	g->told_note = xstrdup(s.note ? s.note : "");
 	log_info("event=vm_status name=%s uuid=%s epoch=%" PRId64 " status=%s pid=%d note=\"%s\"", s.name, s.uuid,

@@ -22,6 +22,7 @@ struct agent_guest {
 	int64_t epoch;
 	enum agent_intent intent;
 	int stop_s;         /* seconds it has to power itself off; -1: agent_options.stop_s */
+	int64_t as_of;      /* comes back with what is told of a guest that is down and shall be; 0: nothing does */
 	json_t *definition; /* complete, as hv/def.h writes it; needed for AGENT_RUNNING only */
 };
 
@@ -34,6 +35,7 @@ struct agent_status {
 	pid_t pid;          /* -1: none */
 	const char *note;   /* why it is not as wanted, or the last failure; NULL: nothing to say */
 	bool foreign;       /* not ours: never touched */
+	int64_t as_of;      /* down, and not to be started by what was wanted as of then; else 0 */
 };
 
 /* How an action ended. Borrowed during the call. */

@@ -238,7 +238,155 @@ static void on_vm_delete(struct daemon *d, struct http_call *call)
 	api_propose(api_write_new(d, call, name), "vm.delete", NULL, json_pack("{s:s}", "name", name), answer_deleted);
 }
 
-/* ---- start, stop, kill ---- */
+/* ---- start ---- */
+
+/*
+ * A guest starts where it is. One that is down, and whose owner is away or cannot take it, is given to the best other
+ * node first, by vm.place, which the state refuses where the owner may run it; --node says which.
+ */
+
+static void on_started(struct api_write *w, const json_t *result)
+{
+	json_object_del(w->extra, "refused");
+	api_start_task(w, TASK_VM_START, api_text(result, "owner"));
+}
+
+static void start_propose(struct api_write *w)
+{
+	w->again = NULL;
+	api_propose(w, "vm.intent", NULL, json_pack("{s:s, s:s}", "name", w->object, "intent", "running"), on_started);
+}
+
+static void on_placed(struct api_write *w, const json_t *result)
+{
+	(void)result;
+	start_propose(w);
+}
+
+/* It stays where it is: why it was to go, and why it may not. */
+static bool place_refused(struct api_write *w, const struct err *e)
+{
+	const char *why = api_text(w->extra, "refused");
+	struct err both = ERR_INIT;
+
+	if (*why)
+		err_set(&both, e->code, "%s; and it cannot start where it is: %s", e->text, why);
+	else
+		both = *e;
+	api_reply_err(w, &both);
+	return true;
+}
+
+static void place_propose(struct api_write *w, const json_t *vm, const char *node, const char *why)
+{
+	w->again = place_refused;
+	if (why) {
+		json_object_set_new(w->extra, "refused", json_string(why));
+		json_object_set_new(w->extra, "placed",
+				    json_sprintf("given to node %s, as node %s cannot start it: %s", node,
+						 api_text(vm, "owner"), why));
+	} else {
+		json_object_set_new(
+			w->extra, "placed",
+			json_sprintf("given to node %s, as was asked; it was node %s's", node, api_text(vm, "owner")));
+	}
+	api_propose(
+		w, "vm.place", "place",
+		json_pack("{s:s, s:s, s:O}", "name", w->object, "node", node, "epoch", json_object_get(vm, "epoch")),
+		on_placed);
+}
+
+static bool is_present(struct daemon *d, const char *node)
+{
+	json_t *row = state_node_get(replica_db(d->replica), node, NULL);
+	bool here = row && d->api->present(d->replica, (uint32_t)json_integer_value(json_object_get(row, "id")));
+
+	json_decref(row);
+	return here;
+}
+
+/* Why @node is not fit, by an explanation of placement. Caller frees. */
+static char *reasons_of(const json_t *explanation, const char *node)
+{
+	json_t *o, *reason;
+	char *text = NULL;
+	size_t i, k;
+
+	json_array_foreach (json_object_get(explanation, "nodes"), i, o)
+		json_array_foreach (strcmp(api_text(o, "node"), node) ? NULL : json_object_get(o, "reasons"), k,
+				    reason) {
+			char *longer =
+				xasprintf("%s%s%s", text ? text : "", text ? ", " : "", json_string_value(reason));
+
+			free(text);
+			text = longer;
+		}
+	return text ? text : xstrdup("there is no such node any more");
+}
+
+/* Nobody asked for a node: the owner if it can, else whoever can best, else the owner has the last word. */
+static void start_somewhere(struct api_write *w, const json_t *vm)
+{
+	const char *owner = api_text(vm, "owner"), *status = api_text(vm, "status"), *intent = api_text(vm, "intent");
+	bool down = !strcmp(status, "stopped") || !strcmp(status, "failed");
+	struct place_guest g = {.definition = json_object_get(vm, "definition")};
+	struct choice here = {0}, there = {0};
+	struct err e = ERR_INIT;
+
+	if (!down || !strcmp(intent, "running") || choose_for(w->d, &g, owner, &here, &e) == 0) {
+		start_propose(w);
+	} else if (choose_for(w->d, &g, NULL, &there, &e) == 0 && strcmp(there.node, owner) != 0) {
+		_free_ char *why = reasons_of(here.explanation, owner);
+
+		json_object_set(w->extra, "placement", there.explanation);
+		place_propose(w, vm, there.node, why);
+	} else if (is_present(w->d, owner)) {
+		start_propose(w);
+	} else {
+		api_reply_err(w, &e);
+	}
+	choice_done(&here);
+	choice_done(&there);
+}
+
+static void start_on(struct api_write *w, const json_t *vm, const char *node)
+{
+	struct place_guest g = {.definition = json_object_get(vm, "definition")};
+	struct choice c = {0};
+	struct err e = ERR_INIT;
+
+	if (!strcmp(node, api_text(vm, "owner"))) {
+		start_propose(w);
+	} else if (choose_for(w->d, &g, node, &c, &e) < 0) {
+		api_reply_err(w, &e);
+	} else {
+		json_object_set(w->extra, "placement", c.explanation);
+		place_propose(w, vm, node, NULL);
+	}
+	choice_done(&c);
+}
+
+static void on_vm_start(struct daemon *d, struct http_call *call)
+{
+	const char *name = http_call_param(call, "name");
+	const char *node = json_string_value(json_object_get(http_call_body(call), "node"));
+	struct api_write *w = api_write_new(d, call, name);
+	struct err e = ERR_INIT;
+	json_t *vm;
+
+	if (api_answered_before(w, TASK_VM_START))
+		return;
+	vm = state_vm_get(replica_db(d->replica), name, &e);
+	if (!vm)
+		api_reply_err(w, &e);
+	else if (node)
+		start_on(w, vm, node);
+	else
+		start_somewhere(w, vm);
+	json_decref(vm);
+}
+
+/* ---- stop, kill ---- */
 
 static void on_intended(struct api_write *w, const json_t *result)
 {
@@ -259,11 +407,6 @@ static void intend(struct daemon *d, struct http_call *call, const char *intent,
 		json_object_set(args, "timeout_s", timeout);
 	json_object_set_new(w->extra, "kind", json_string(kind));
 	api_propose(w, "vm.intent", NULL, args, on_intended);
-}
-
-static void on_vm_start(struct daemon *d, struct http_call *call)
-{
-	intend(d, call, "running", TASK_VM_START);
 }
 
 static void on_vm_stop(struct daemon *d, struct http_call *call)

@@ -93,6 +93,7 @@ static void guest_of(struct daemon *d, const json_t *vm, struct agent_guest *g)
 		.uuid = json_string_value(json_object_get(vm, "uuid")),
 		.epoch = json_integer_value(json_object_get(vm, "epoch")),
 		.intent = intent_of(d, vm),
+		.as_of = json_integer_value(json_object_get(vm, "changed")),
 		.stop_s = json_is_integer(stop_s) ? (int)json_integer_value(stop_s) : -1,
 	};
 	if (g->intent != AGENT_ELSEWHERE && g->intent != AGENT_MOVING && !json_is_string(json_object_get(vm, "status")))

@@ -227,8 +227,10 @@ static bool is_news(const struct daemon *d, const struct agent_status *s, const 
 	bool ours = owner && !strcmp(owner, d->identity.node) &&
 		    json_integer_value(json_object_get(vm, "epoch")) == s->epoch &&
 		    !(migration && moves_holds(d->moves, migration));
-	bool known = same_text(vm, "status", status) && same_text(vm, "note", note) &&
-		     json_integer_value(json_object_get(vm, "pid")) == (s->pid > 0 ? s->pid : 0);
+	bool known =
+		same_text(vm, "status", status) && same_text(vm, "note", note) &&
+		json_integer_value(json_object_get(vm, "pid")) == (s->pid > 0 ? s->pid : 0) &&
+		(!s->as_of || json_integer_value(json_object_get(json_object_get(vm, "detail"), "as_of")) == s->as_of);
 
 	json_decref(vm);
 	return ours && !known;
@@ -257,6 +259,8 @@ static void on_status(void *arg, const struct agent_status *s)
 			 "status", status);
 	if (s->pid > 0)
 		json_object_set_new(args, "pid", json_integer(s->pid));
+	if (s->as_of > 0)
+		json_object_set_new(args, "as_of", json_integer(s->as_of));
 	if (note)
 		json_object_set_new(args, "note", json_stringn(note, strnlen(note, 1000)));
 	daemon_propose(d, "vm.observed", NULL, args, observed, NULL);

@@ -90,6 +90,8 @@ static const struct row {
 	 "memory   2.00 GiB\n"
 	 "version  3\n"},
 	{"vm start web1", "POST", "/v1/vms/web1/start", "{}", 202, "{\"task\":" TASK1 "}", "vm web1: started on n1\n"},
+	{"vm start web1 --node n2", "POST", "/v1/vms/web1/start", "{\"node\":\"n2\"}", 202,
+	 "{\"task\":" TASK1 ",\"placed\":\"given to node n2\"}", "vm web1: started on n1\n"},
 	{"vm start web1 --no-wait", "POST", "/v1/vms/web1/start", "{}", 202,
 	 "{\"task\":{\"id\":\"t1\",\"kind\":\"vm.start\",\"state\":\"queued\"}}",
 	 "vm web1: task t1; `godwit task show t1` follows it\n"},

@@ -347,7 +347,7 @@ static size_t check_routes(char *text)
 		if (sscanf(at, "\t{\"%7[A-Z]\", \"%95[^\"]\"", method, path) != 2 || strncmp(path, "/v1/", 4) != 0)
 			continue;
 		n += count_commands(method, path);
-		/* Hosts ask each other to join, and for a receiver that measures the wire. */
+		/* What hosts ask each other. */
 		if (!count_commands(method, path) && strcmp(path, "/v1/join") != 0 &&
 		    strcmp(path, "/v1/wire-probes") != 0)
 			fail_msg("no command asks for %s %s", method, path);

@@ -72,6 +72,9 @@ json_t *world_definition(const char *name, int n, int mib);
 /* A guest of @mib MiB that runs on @node. */
 void world_guest(struct world *w, const char *name, int n, int mib, const char *node);
 
+/* Its owner says that it is down, knowing its last change. */
+void world_rests(struct world *w, const char *name, const char *node, int64_t epoch);
+
 /* A move of it; 0 or -1. The id is UUID(@n). */
 int world_move(struct world *w, int n, const char *vm, const char *to);
 int world_step(struct world *w, int n, const char *step, const char *role, const char *node, int64_t epoch);

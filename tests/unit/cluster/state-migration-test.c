@@ -317,7 +317,9 @@ static void after_failed_with_restart_a_living_source_stays_the_owner_until_it_h
 		   STEP("failed", "manager", "n3", ", 'from': 'handed-over', 'restart': true, 'error': 'n2 is dead'"),
 		   NULL);
 	world_refuses(w, rows, ARRAY_SIZE(rows));
-	world_must(w, "vm.observed", "{'vm': 'web', 'node': 'n1', 'epoch': 1, 'status': 'failed'}", NULL);
+	world_must(w, "vm.intent", "{'name': 'web', 'intent': 'killed'}", NULL);
+	world_refuses(w, rows, ARRAY_SIZE(rows));
+	world_rests(w, "web", "n1", 1);
 	world_must(w, "vm.place", "{'name': 'web', 'node': 'n2', 'epoch': 1}", NULL);
 	assert_int_equal(world_int(state_vm_get(w->db, "web", &w->e), "epoch"), 2);
 	world_free(w);

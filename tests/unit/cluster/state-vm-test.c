@@ -315,6 +315,14 @@ static void a_guest_that_is_down_or_whose_owner_is_dead_gets_another_owner_and_e
 		 "or "
 		 "stop a guest there"},
 	};
+	static const struct refusal starting[] = {
+		{"vm.place", "{'name': 'web', 'node': 'n1', 'epoch': 2}", ERR_CONFLICT,
+		 "vm web: shall run on node n2, which may be starting it; stop it first"},
+	};
+	static const struct refusal stale[] = {
+		{"vm.place", "{'name': 'web', 'node': 'n1', 'epoch': 2}", ERR_CONFLICT,
+		 "vm web: node n2 has not said since the last change of it that it is down; wait until it does"},
+	};
 	struct world *w = three_nodes();
 
 	(void)state;
@@ -326,7 +334,17 @@ static void a_guest_that_is_down_or_whose_owner_is_dead_gets_another_owner_and_e
 	world_is(world_field(state_vm_get(w->db, "web", &w->e), "status"), "null");
 	assert_int_equal(world_say(w, "vm.observed", "{'vm': 'web', 'node': 'n1', 'epoch': 1, 'status': 'stopped'}"),
 			 -1);
+	/* Down, but it shall run: n2 may be starting it at this moment. */
 	world_must(w, "vm.observed", "{'vm': 'web', 'node': 'n2', 'epoch': 2, 'status': 'stopped'}", NULL);
+	world_refuses(w, starting, ARRAY_SIZE(starting));
+	world_rests(w, "web", "n2", 2);
+	world_refuses(w, starting, ARRAY_SIZE(starting));
+	/* Not any more; that it was down before it was wanted running says nothing. */
+	world_must(w, "vm.intent", "{'name': 'web', 'intent': 'stopped'}", NULL);
+	world_refuses(w, stale, ARRAY_SIZE(stale));
+	world_must(w, "vm.observed", "{'vm': 'web', 'node': 'n2', 'epoch': 2, 'status': 'stopped'}", NULL);
+	world_refuses(w, stale, ARRAY_SIZE(stale));
+	world_rests(w, "web", "n2", 2);
 	world_must(w, "vm.place", "{'name': 'web', 'node': 'n1', 'epoch': 2}", NULL);
 	world_is(world_field(state_vm_get(w->db, "web", &w->e), "epoch"), "3");
 	world_free(w);
