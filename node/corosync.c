@@ -176,7 +176,7 @@ static void put_nodelist(FILE *f, const struct corosync_conf *c)
 	fputs("}\n\n", f);
 }
 
-static void put_quorum(FILE *f, const struct corosync_conf *c)
+static void put_quorum(FILE *f, const struct corosync_conf *c, const struct corosync_local *local)
 {
 	struct corosync_votes v = corosync_votes(c->n_nodes, c->qdevice[0]);
 
@@ -185,8 +185,8 @@ static void put_quorum(FILE *f, const struct corosync_conf *c)
 	if (v.device)
 		fprintf(f,
 			"\tdevice {\n\t\tmodel: net\n\t\tvotes: 1\n"
-			"\t\tnet {\n\t\t\thost: %s\n\t\t\talgorithm: ffsplit\n\t\t}\n\t}\n",
-			c->qdevice);
+			"\t\tnet {\n\t\t\thost: %s\n\t\t\talgorithm: ffsplit\n\t\t\ttls: %s\n\t\t}\n\t}\n",
+			c->qdevice, local->qdevice_tls ? "required" : "off");
 	fputs("}\n\n", f);
 }
 
@@ -204,7 +204,7 @@ char *corosync_conf_text(const struct corosync_conf *c, const struct corosync_lo
 	fputs("# Written by Godwit at every change of the cluster. What is changed here by hand is lost.\n", f);
 	put_totem(f, c, local);
 	put_nodelist(f, c);
-	put_quorum(f, c);
+	put_quorum(f, c, local);
 	fprintf(f, "logging {\n\tto_syslog: %s\n\tto_stderr: %s\n\tto_logfile: no\n\ttimestamp: on\n}\n",
 		yes_no(local->to_syslog), yes_no(local->to_stderr));
 	if (fclose(f) != 0)

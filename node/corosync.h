@@ -45,6 +45,7 @@ struct corosync_local {
 	const char *key_path;
 	bool to_syslog;
 	bool to_stderr;
+	bool qdevice_tls; /* speak TLS with the qdevice, or not at all; false: without TLS */
 };
 
 /* Could corosync run with this? ERR_INPUT with the node and the reason. Pure. */

@@ -136,6 +136,7 @@ static void founded(struct daemon *d)
 	struct err e = ERR_INIT;
 
 	id.history = 0;
+	id.qdevice[0] = 0;
 	if (identity_write(path, &id, &e) < 0)
 		log_error("event=founded error=\"%s\"", e.text);
 	else

@@ -51,7 +51,7 @@ static int history_parse(const char *text, uint64_t *ret)
 
 static int identity_parse(const char *path, json_t *o, struct identity *ret, struct err *e)
 {
-	const char *cluster, *node, *history = NULL;
+	const char *cluster, *node, *history = NULL, *qdevice = "";
 	const json_t *addresses;
 	int format, id;
 
@@ -61,15 +61,16 @@ static int identity_parse(const char *path, json_t *o, struct identity *ret, str
 		return err_set(e, ERR_UNSUPPORTED,
 			       "%s has format %d, this godwitd knows format %d: start the newer godwitd", path, format,
 			       FORMAT);
-	if (json_unpack(o, "{s:s, s:s, s:i, s:o, s?s}", "cluster", &cluster, "node", &node, "id", &id, "addresses",
-			&addresses, "history", &history) < 0)
+	if (json_unpack(o, "{s:s, s:s, s:i, s:o, s?s, s?s}", "cluster", &cluster, "node", &node, "id", &id, "addresses",
+			&addresses, "history", &history, "qdevice", &qdevice) < 0)
 		return damaged(path, "a field is missing", e);
 	if (name_check("cluster name", cluster, NULL) < 0 || name_check("node name", node, NULL) < 0 || id < 1 ||
 	    (unsigned)id > COROSYNC_ID_MAX || addresses_parse(addresses, ret) < 0 ||
-	    (history && history_parse(history, &ret->history) < 0))
+	    (history && history_parse(history, &ret->history) < 0) || strlen(qdevice) >= sizeof(ret->qdevice))
 		return damaged(path, "a field has a wrong value", e);
 	strcpy(ret->cluster, cluster);
 	strcpy(ret->node, node);
+	strcpy(ret->qdevice, qdevice);
 	ret->id = (unsigned)id;
 	return 0;
 }
@@ -109,6 +110,8 @@ int identity_write(const char *path, const struct identity *id, struct err *e)
 		snprintf(history, sizeof(history), "%016" PRIx64, id->history);
 		json_object_set_new(o, "history", json_string(history));
 	}
+	if (id->qdevice[0])
+		json_object_set_new(o, "qdevice", json_string(id->qdevice));
 	text = json_dumps(o, JSON_INDENT(2));
 	json_decref(o);
 	return file_write_atomic(path, text, strlen(text), 0644, (gid_t)-1, e);

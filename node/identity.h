@@ -17,8 +17,9 @@ struct identity {
 	unsigned id;
 	char addresses[COROSYNC_LINKS_MAX][ADDRESS_TEXT_MAX]; /* one per link; none: one host alone, without corosync */
 	size_t n_addresses;
-	uint64_t history; /* not 0: the first host of a new cluster, whose database is still to be made under this name
-			   */
+	uint64_t history;  /* not 0: the first host of a new cluster, whose database is still to be made under this name
+			    */
+	char qdevice[256]; /* with a history: what the cluster is to be given as its quorum device; "": none */
 };
 
 /* Read @path; a file that is not there is no error and gives an empty identity. -1 with @e: damaged, or of a newer

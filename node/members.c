@@ -123,7 +123,7 @@ static int init_pki(const struct daemon *d, const struct identity *id, struct er
 	return pki_ca_key_write(dir, ca_key, e) < 0 ? -1 : pki_dir_write(dir, ca, cert, key, (gid_t)-1, e);
 }
 
-static int init_ring(const struct daemon *d, const struct identity *id, const json_t *body, struct err *e)
+static int init_ring(const struct daemon *d, struct identity *id, const json_t *body, struct err *e)
 {
 	const char *qdevice = json_string_value(json_object_get(body, "qdevice"));
 	json_int_t token_ms = json_integer_value(json_object_get(body, "token_ms"));
@@ -139,6 +139,7 @@ static int init_ring(const struct daemon *d, const struct identity *id, const js
 			       : 0;
 	snprintf(c.cluster, sizeof(c.cluster), "%s", id->cluster);
 	snprintf(c.qdevice, sizeof(c.qdevice), "%s", qdevice ? qdevice : "");
+	strcpy(id->qdevice, c.qdevice); /* corosync.conf names it once there are hosts for it to choose between */
 	c.nodes[0].id = id->id;
 	snprintf(c.nodes[0].name, sizeof(c.nodes[0].name), "%s", id->node);
 	memcpy(c.nodes[0].addresses, id->addresses, sizeof(id->addresses));
@@ -220,9 +221,10 @@ void members_found(struct daemon *d)
 		daemon_propose(d, "setting.set", NULL,
 			       json_pack("{s:s, s:i}", "key", RING_SETTING_TOKEN_MS, "value", (int)c.token_ms), NULL,
 			       NULL);
-	if (c.qdevice[0])
+	if (d->identity.qdevice[0])
 		daemon_propose(d, "setting.set", NULL,
-			       json_pack("{s:s, s:s}", "key", RING_SETTING_QDEVICE, "value", c.qdevice), NULL, NULL);
+			       json_pack("{s:s, s:s}", "key", RING_SETTING_QDEVICE, "value", d->identity.qdevice), NULL,
+			       NULL);
 	daemon_propose(d, "node.join", NULL,
 		       json_pack("{s:s, s:i, s:o, s:s}", "name", d->identity.node, "id", (int)d->identity.id,
 				 "addresses", addresses, "fingerprint", fingerprint),

@@ -14,7 +14,6 @@
 #include "node/ring.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <signal.h>
@@ -30,14 +29,17 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cluster/state.h"
+#include "node/service.h"
 
 #define CONF_MAX COROSYNC_TEXT_MAX
 #define RELOAD_LIMIT (5 * NS_PER_S) /* a reload that hangs is ended and tried again */
 #define RELOAD_AGAIN (1 * NS_PER_S)
-#define START_AGAIN (2 * NS_PER_S)
 
 const char *const ring_mode_names[RING_MODE_MAX + 1] = {
 	[RING_SYSTEMD] = "systemd", [RING_RUN] = "run", [RING_NONE] = "none"};
+
+static const enum service_mode service_modes[RING_MODE_MAX] = {
+	[RING_SYSTEMD] = SERVICE_SYSTEMD, [RING_RUN] = SERVICE_CHILD, [RING_NONE] = SERVICE_NONE};
 
 struct waiter {
 	struct waiter *next;
@@ -48,13 +50,11 @@ struct waiter {
 struct ring {
 	struct loop *loop;
 	enum ring_mode mode;
-	char *dir, *run_dir, *conf_path, *key_path, *pid_path;
+	char *dir, *conf_path, *key_path, *tls_path;
 
-	struct child corosync; /* RING_RUN */
-	struct loop_child *corosync_watch;
-	struct child starter; /* RING_SYSTEMD: systemctl */
-	struct loop_child *starter_watch;
-	struct loop_timer *start_timer;
+	struct service *corosync, *qdevice;
+	const char *corosync_argv[5];
+	char *device; /* what corosync's configuration says of it, NULL: nothing */
 
 	struct child reload;
 	struct loop_child *reload_watch;
@@ -63,152 +63,55 @@ struct ring {
 	struct waiter *waiters;
 };
 
+/* corosync-qnetd talks TLS with those who have a certificate of its CA: whoever gave this host one wants that, and
+ * nothing less. */
 static struct corosync_local local(const struct ring *r)
 {
-	return (struct corosync_local){
-		.key_path = r->key_path, .to_syslog = r->mode == RING_SYSTEMD, .to_stderr = r->mode == RING_RUN};
+	return (struct corosync_local){.key_path = r->key_path,
+				       .to_syslog = r->mode == RING_SYSTEMD,
+				       .to_stderr = r->mode == RING_RUN,
+				       .qdevice_tls = access(r->tls_path, F_OK) == 0};
 }
 
 /* ---- running ---- */
 
-static void start(void *arg);
-
-static void start_later(struct ring *r)
+/* What corosync.conf says of the quorum device, as we wrote it; NULL: nothing. Caller frees. */
+static char *device_section(const struct ring *r)
 {
-	loop_timer_set(r->start_timer, START_AGAIN);
+	static const char end[] = "\n\t}\n";
+	_free_ char *text = file_read(r->conf_path, CONF_MAX, NULL, NULL);
+	const char *from = text ? strstr(text, "\tdevice {\n") : NULL, *to = from ? strstr(from, end) : NULL;
+
+	return to ? xasprintf("%.*s", (int)(to - from), from) : NULL;
 }
 
-static void corosync_ended(void *arg)
+/* corosync-qdevice asks the third party for its vote. It runs while corosync's configuration names one, and reads that
+ * only when it starts. */
+static void device_follow(struct ring *r)
 {
-	struct ring *r = arg;
-	int status = -1;
-	char words[64];
+	char *device = device_section(r);
 
-	child_wait(&r->corosync, 0, &status, NULL);
-	log_error("event=corosync-ended status=\"%s\" log=%s/corosync.log text=\"started again in %d s\"",
-		  status < 0 ? "unknown" : child_status_text(status, words, sizeof(words)), r->run_dir,
-		  (int)(START_AGAIN / NS_PER_S));
-	loop_child_free(steal_ptr(r->corosync_watch));
-	child_done(&r->corosync);
-	r->corosync = CHILD_INIT;
-	start_later(r);
-}
-
-/* The corosync that an earlier daemon started. */
-static bool corosync_find(struct ring *r)
-{
-	_free_ char *text = file_read(r->pid_path, 64, NULL, NULL);
-	uint64_t start_time;
-	int pid;
-
-	return text && sscanf(text, "%d %" SCNu64, &pid, &start_time) == 2 &&
-	       child_adopt(pid, start_time, &r->corosync, NULL) == 0;
-}
-
-static int corosync_spawn(struct ring *r, struct err *e)
-{
-	_free_ char *log_path = xasprintf("%s/corosync.log", r->run_dir);
-	_closefd_ int log_fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-	const char *const argv[] = {"corosync", "-f", "-c", r->conf_path, NULL};
-	struct child_fd fds[] = {{log_fd, 1}, {log_fd, 2}};
-	struct child_spec spec = {.argv = argv, .fds = fds, .n_fds = 2, .session = true};
-	_free_ char *text = NULL;
-
-	if (log_fd < 0)
-		return err_sys(e, "%s", log_path);
-	if (child_spawn(&spec, &r->corosync, e) < 0)
-		return -1;
-	text = xasprintf("%d %" PRIu64 "\n", (int)r->corosync.pid, r->corosync.start_time);
-	log_info("event=corosync-started pid=%d log=%s", (int)r->corosync.pid, log_path);
-	return file_write_atomic(r->pid_path, text, strlen(text), 0644, (gid_t)-1, e);
-}
-
-static void start_child(struct ring *r)
-{
-	struct err e = ERR_INIT;
-
-	if (r->corosync_watch)
-		return;
-	if (!corosync_find(r) && corosync_spawn(r, &e) < 0)
-		log_error("event=corosync-start error=\"%s\"", e.text);
-	if (r->corosync.pid > 0)
-		r->corosync_watch = loop_child_add(r->loop, r->corosync.pidfd, corosync_ended, r);
-	else
-		start_later(r);
-}
-
-static void starter_ended(void *arg)
-{
-	struct ring *r = arg;
-	int status = -1;
-	char words[64];
-
-	child_wait(&r->starter, 0, &status, NULL);
-	loop_child_free(steal_ptr(r->starter_watch));
-	child_done(&r->starter);
-	if (status == 0)
-		return;
-	log_error("event=corosync-start status=\"%s\" text=\"systemctl could not start corosync.service: see "
-		  "journalctl -u "
-		  "corosync; tried again\"",
-		  child_status_text(status, words, sizeof(words)));
-	start_later(r);
-}
-
-/* Enabled as well: the hosts of a cluster come back by themselves. Restarts are systemd's business. */
-static void start_service(struct ring *r)
-{
-	static const char *const argv[] = {"systemctl", "enable", "--now", "--quiet", "corosync.service", NULL};
-	struct child_spec spec = {.argv = argv};
-	struct err e = ERR_INIT;
-
-	if (r->starter_watch)
-		return;
-	if (child_spawn(&spec, &r->starter, &e) < 0) {
-		log_error("event=corosync-start error=\"%s\"", e.text);
-		start_later(r);
-		return;
-	}
-	r->starter_watch = loop_child_add(r->loop, r->starter.pidfd, starter_ended, r);
-}
-
-static void start(void *arg)
-{
-	struct ring *r = arg;
-
-	switch (r->mode) {
-	case RING_SYSTEMD:
-		start_service(r);
-		break;
-	case RING_RUN:
-		start_child(r);
-		break;
-	default:
-		break;
-	}
+	if (device && r->device && strcmp(device, r->device) != 0)
+		service_restart(r->qdevice);
+	if (device)
+		service_run(r->qdevice);
+	else if (r->device)
+		service_stop(r->qdevice);
+	free(r->device);
+	r->device = device;
 }
 
 void ring_run(struct ring *r)
 {
-	start(r);
+	service_run(r->corosync);
+	device_follow(r);
 }
 
 void ring_stop(struct ring *r)
 {
-	static const char *const argv[] = {"systemctl", "disable", "--now", "--quiet", "corosync.service", NULL};
-	struct child_spec spec = {.argv = argv};
-	struct child c = CHILD_INIT;
-	struct err e = ERR_INIT;
-
-	loop_timer_set(r->start_timer, -1);
-	loop_child_free(steal_ptr(r->corosync_watch));
-	if (r->mode == RING_RUN && r->corosync.pid > 0)
-		child_signal(&r->corosync, SIGTERM, NULL);
-	if (r->mode != RING_SYSTEMD)
-		return;
-	if (child_spawn(&spec, &c, &e) < 0)
-		log_error("event=corosync-stop error=\"%s\"", e.text);
-	child_done(&c);
+	if (r->device)
+		service_stop(r->qdevice);
+	service_stop(r->corosync);
 }
 
 /* ---- changes ---- */
@@ -233,6 +136,8 @@ static void reload_done(struct ring *r, bool worked)
 	loop_child_free(steal_ptr(r->reload_watch));
 	child_done(&r->reload);
 	loop_timer_set(r->reload_timer, -1);
+	if (worked)
+		device_follow(r);
 	if (r->reload_due) { /* the file has changed meanwhile */
 		reload_begin(r);
 	} else if (worked) {
@@ -383,16 +288,28 @@ int ring_conf(struct sqlite3 *db, const char *cluster, struct corosync_conf *ret
 struct ring *ring_new(struct loop *loop, const struct ring_options *o)
 {
 	struct ring *r = xcalloc(1, sizeof(*r));
+	static const char *const qdevice_argv[] = {"corosync-qdevice", "-f", NULL};
+	struct service_spec corosync = {.mode = service_modes[o->mode], .name = "corosync", .run_dir = o->run_dir};
+	struct service_spec qdevice = {.mode = service_modes[o->mode],
+				       .name = "corosync-qdevice",
+				       .run_dir = o->run_dir,
+				       .argv = qdevice_argv,
+				       .folder = "/run/corosync-qdevice"};
 
 	r->loop = loop;
 	r->mode = o->mode;
 	r->dir = xstrdup(o->dir);
-	r->run_dir = xstrdup(o->run_dir);
 	r->conf_path = xasprintf("%s/corosync.conf", o->dir);
 	r->key_path = xasprintf("%s/authkey", o->dir);
-	r->pid_path = xasprintf("%s/corosync.pid", o->run_dir);
-	r->corosync = r->starter = r->reload = CHILD_INIT;
-	r->start_timer = loop_timer_add(loop, -1, 0, start, r);
+	r->tls_path = xasprintf("%s/qdevice/net/nssdb", o->dir);
+	r->corosync_argv[0] = "corosync";
+	r->corosync_argv[1] = "-f";
+	r->corosync_argv[2] = "-c";
+	r->corosync_argv[3] = r->conf_path;
+	corosync.argv = r->corosync_argv;
+	r->corosync = service_new(loop, &corosync);
+	r->qdevice = service_new(loop, &qdevice);
+	r->reload = CHILD_INIT;
 	r->reload_timer = loop_timer_add(loop, -1, 0, reload_timer, r);
 	return r;
 }
@@ -401,13 +318,10 @@ void ring_free(struct ring *r)
 {
 	if (!r)
 		return;
-	loop_child_free(r->corosync_watch);
-	loop_child_free(r->starter_watch);
+	service_free(r->corosync);
+	service_free(r->qdevice);
 	loop_child_free(r->reload_watch);
-	loop_timer_free(r->start_timer);
 	loop_timer_free(r->reload_timer);
-	child_done(&r->corosync);
-	child_done(&r->starter);
 	child_done(&r->reload);
 	while (r->waiters) {
 		struct waiter *next = r->waiters->next;
@@ -416,10 +330,10 @@ void ring_free(struct ring *r)
 		r->waiters = next;
 	}
 	free(r->dir);
-	free(r->run_dir);
 	free(r->conf_path);
 	free(r->key_path);
-	free(r->pid_path);
+	free(r->tls_path);
+	free(r->device);
 	free(r);
 }
 

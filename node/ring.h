@@ -13,8 +13,8 @@ struct ring;
 struct sqlite3;
 
 enum ring_mode {
-	RING_SYSTEMD, /* corosync.service */
-	RING_RUN,     /* a child of ours that outlives us: where there is no systemd */
+	RING_SYSTEMD, /* corosync.service and corosync-qdevice.service */
+	RING_RUN,     /* children of ours that outlive us: where there is no systemd */
 	RING_NONE,    /* somebody else starts it */
 	RING_MODE_MAX
 };
@@ -27,7 +27,7 @@ extern const char *const ring_mode_names[RING_MODE_MAX + 1]; /* ends with NULL *
 struct ring_options {
 	enum ring_mode mode;
 	const char *dir;     /* of corosync.conf and authkey; borrowed, as the next */
-	const char *run_dir; /* RING_RUN: corosync.pid and corosync.log */
+	const char *run_dir; /* RING_RUN: their pids and logs */
 };
 
 /* Loop thread. Caller frees; corosync goes on. */
@@ -40,10 +40,11 @@ int ring_write(struct ring *r, const struct corosync_conf *c, const uint8_t key[
 /* The key that all members have. -1 with @e. */
 int ring_key_read(const struct ring *r, uint8_t ret[COROSYNC_KEY_SIZE], struct err *e);
 
-/* See to it that corosync runs, now and whenever it has ended. */
+/* See to it that corosync runs, now and whenever it has ended, and corosync-qdevice where the configuration names a
+ * quorum device. */
 void ring_run(struct ring *r);
 
-/* End the corosync that RING_RUN started, or the service: this host is no member any more. */
+/* End them: this host is no member any more. */
 void ring_stop(struct ring *r);
 
 /* The configuration that the state asks for; @cluster is the cluster's name. -1 with @e. */

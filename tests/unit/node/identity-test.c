@@ -60,7 +60,8 @@ static void what_was_written_is_read_back(void **state)
 			      .id = 2,
 			      .addresses = {"10.0.0.2", "fd00::2"},
 			      .n_addresses = 2,
-			      .history = 0xfedcba9876543210};
+			      .history = 0xfedcba9876543210,
+			      .qdevice = "witness.example.com"};
 	struct identity out;
 	struct err e = ERR_INIT;
 
@@ -69,6 +70,7 @@ static void what_was_written_is_read_back(void **state)
 	assert_int_equal(identity_read(path, &out, &e), 0);
 	assert_memory_equal(&in, &out, sizeof(in));
 	in.history = 0;
+	memset(in.qdevice, 0, sizeof(in.qdevice));
 	in.n_addresses = 0;
 	memset(in.addresses, 0, sizeof(in.addresses));
 	assert_int_equal(identity_write(path, &in, &e), 0);
