@@ -146,13 +146,14 @@ class Host:
         """What it says with --json."""
         return json.loads(self.godwit(*argv, "--json").stdout)
 
-    def start(self) -> None:
-        """Start godwitd."""
+    def start(self, *wrapper: str) -> None:
+        """Start godwitd, as the last words of the command @wrapper if there is one."""
         if not self.init:
             self.power_on()
         with (self.folder / "godwitd.log").open("ab") as log:
             self.daemon = subprocess.Popen(
-                self.inside(str(BUILD / "godwitd"), "--corosync", "run", "--accel", "tcg", *self.options), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.inside(*wrapper, str(BUILD / "godwitd"), "--corosync", "run", "--accel", "tcg", *self.options),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )
         wait_for(lambda: self.api("GET", "/openapi.json", timeout=2)[0] == 200, 15, f"{self.name}: godwitd answers")
 

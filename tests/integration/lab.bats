@@ -127,6 +127,19 @@ print(int(400000 / (time.monotonic() - began)))'
 	lab run n2 test -c /dev/watchdog
 }
 
+@test "VLANs of named networks are made, checked and taken away by the stock kernel" {
+	local program=build/${V:-dev}/unit/node/network-test
+	make --no-print-directory -s "$program"
+	lab run n2 modprobe 8021q
+	lab put n2 "$program" /tmp/network-test
+	run lab run -t 60 n2 /tmp/network-test
+	echo "$output"
+	[ "$status" -eq 0 ]
+	[[ $output == *"8 test(s)"* ]]
+	[[ $output != *[Ss]kip* ]]
+	[[ $output != *SKIPPED* ]]
+}
+
 @test "reset forgets what was in memory; kill is a power cut, and reset switches on again" {
 	lab run n2 touch /tmp/mark
 	lab reset n2
