@@ -67,7 +67,8 @@
  * acknowledged something. A learner that has appended an entry of the current epoch is one no more. A host alone grows
  * to two and three by this rule, and a wiped host cannot help to forget.
  *
- * Two-host clusters: m is 2, so both hosts must be up to write. That one goes on alone is a matter of fencing.
+ * Two-host clusters: m is 2, so both hosts must be up to write. What it would take that one goes on alone is in
+ * docs/cluster.md, "Two hosts".
  *
  * Checking. Every member computes, while it applies, a chain of SHA-256 over commands and results, and at entries of
  * kind CHECK a digest of all tables. They are multicast and compared; whoever sees a difference raises an alarm. A
