@@ -43,7 +43,13 @@
 #define MACHINE_HELP_SECONDS 20
 #define MACHINE_HELP_MAX (1U << 20)
 #define FIRST_ANSWER_SECONDS 60 /* QEMU's start, on a loaded host with a large initrd */
-#define FIRST_FD 10             /* the lowest descriptor QEMU gets beside 0, 1 and 2 */
+#define LAST_BREATH_SECONDS 10
+#define FIRST_FD 10 /* the lowest descriptor QEMU gets beside 0, 1 and 2 */
+
+/* Until QEMU 8.0 the thread that empties the dirty rings every second may look at a vCPU whose ring is not there yet,
+ * and QEMU aborts in this function (QEMU commit 56adee407fc). It takes more than a second from the ring's creation to
+ * the vCPU's, so a loaded host does it. The guest has not run then. */
+#define RING_RACE "kvm_dirty_ring_reap_one"
 
 /* A start under way. start_done() closes and frees what is still held. */
 struct start {
@@ -61,6 +67,7 @@ struct start {
 	char taps[DEF_NICS_MAX][IFNAMSIZ];
 	struct accel_choice accel;
 	bool folder_made; /* ours to remove on failure; what a crashed guest left there is gone */
+	bool ring_race;   /* QEMU has lost the race of RING_RACE */
 };
 
 /* What QEMU has inherited is its own: a socket that we kept open would hold a connection to a QEMU that has died. */
@@ -460,6 +467,7 @@ static int start_ended(struct start *s, struct err *e)
 
 	child_wait(&s->vm->proc, clock_now_ns(), &status, NULL);
 	child_status_text(status, how, sizeof(how));
+	s->ring_race = WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT && strstr(words, RING_RACE);
 	return err_set(e, ERR_PEER, "guest %s: QEMU %s: %s", s->d->name, how,
 		       words[0] ? words : "it said nothing; is there enough memory on this host?");
 }
@@ -497,8 +505,9 @@ static int start_first_answer(struct start *s, struct err *e)
 		return -1;
 	}
 	if (qmp_open_fd(fd, s->d->name, deadline, &q, &inner) < 0) {
-		/* The connection closed: give the process a moment to be seen as ended. */
-		if (sock_wait(s->vm->proc.pidfd, POLLIN, clock_now_ns() + NS_PER_S, NULL) == 1)
+		/* The connection closed: the process has ended, once its core is written. */
+		if (inner.code != ERR_TIMEOUT &&
+		    sock_wait(s->vm->proc.pidfd, POLLIN, clock_now_ns() + LAST_BREATH_SECONDS * NS_PER_S, NULL) == 1)
 			return start_ended(s, e);
 		*e = inner;
 		return err_wrap(e, "guest %s", s->d->name);
@@ -533,7 +542,9 @@ static void start_undo(struct start *s)
 		rundir_remove(s->opt->run_dir, s->d->name, NULL);
 }
 
-int vm_start(const struct def *d, const struct vm_options *opt, struct vm **ret, struct err *e)
+/* One start. @ret_ring_race says on failure whether it was that. */
+static int start_once(const struct def *d, const struct vm_options *opt, struct vm **ret, bool *ret_ring_race,
+		      struct err *e)
 {
 	struct start s = {.d = d, .opt = opt, .lock = -1};
 	int r;
@@ -555,6 +566,25 @@ int vm_start(const struct def *d, const struct vm_options *opt, struct vm **ret,
 			 (int)s.vm->proc.pid, s.machine, s.host.accel, opt->incoming);
 		*ret = s.vm;
 	}
+	*ret_ring_race = s.ring_race;
 	start_done(&s);
 	return r;
+}
+
+int vm_start(const struct def *d, const struct vm_options *opt, struct vm **ret, struct err *e)
+{
+	struct vm_options bitmap = *opt;
+	struct err inner = ERR_INIT;
+	bool ring_race = false;
+
+	if (start_once(d, opt, ret, &ring_race, &inner) == 0)
+		return 0;
+	if (!ring_race || opt->ring != ACCEL_RING_AUTO) {
+		*e = inner;
+		return -1;
+	}
+	/* Not once more with a ring: on a host that is so slow it could happen every time. */
+	log_warning("event=ring_race name=%s next=\"start with a dirty bitmap\" error=\"%s\"", d->name, inner.text);
+	bitmap.ring = ACCEL_RING_OFF;
+	return start_once(d, &bitmap, ret, &ring_race, e);
 }

@@ -122,6 +122,32 @@ print(int(400000 / (time.monotonic() - began)))'
 		grep 'verify ok pages=4096' /tmp/said"
 }
 
+@test "a guest whose QEMU aborts at its start because of the dirty ring gets a bitmap" {
+	cat >"$BATS_TEST_TMPDIR/qemu" <<-'EOF'
+		#!/bin/sh
+		case "$*" in *dirty-ring-size*)
+			echo 'qemu-system-x86_64: kvm-all.c:750: kvm_dirty_ring_reap_one: Assertion `dirty_gfns && ring_size` failed.' >&2
+			kill -ABRT $$
+			;;
+		esac
+		exec qemu-system-x86_64 "$@"
+	EOF
+	chmod 755 "$BATS_TEST_TMPDIR/qemu"
+	echo '{"name": "g", "vcpus": 1, "memory": "128M", "kernel": "/opt/g/vmlinuz", "initrd": "/opt/g/initramfs.cpio.gz",
+		"cmdline": "console=ttyS0 quiet"}' >"$BATS_TEST_TMPDIR/g.json"
+	lab put n1 "$BATS_TEST_TMPDIR/qemu" /opt/g/qemu
+	lab put n1 "$BATS_TEST_TMPDIR/g.json" /opt/g/g.json
+	lab run n1 -- sh -c "cp $PWD/build/guest/* /opt/g/"
+	lab run n1 -- "$PWD/build/dev/godwit-vm" start /opt/g/g.json --qemu /opt/g/qemu
+	lab run n1 grep -q '"dirty_ring": *0' /run/godwit/g/state.json
+	lab run n1 -- "$PWD/build/dev/godwit-vm" kill g
+	run ! lab run n1 -- "$PWD/build/dev/godwit-vm" start /opt/g/g.json --qemu /opt/g/qemu --dirty-ring on
+	[[ $output == *kvm_dirty_ring_reap_one* ]]
+	lab run n1 -- "$PWD/build/dev/godwit-vm" start /opt/g/g.json
+	lab run n1 grep -q '"dirty_ring": *4096' /run/godwit/g/state.json
+	lab run n1 -- "$PWD/build/dev/godwit-vm" kill g
+}
+
 @test "modules of the kernel load by name" {
 	lab run n2 modprobe softdog
 	lab run n2 test -c /dev/watchdog
