@@ -23,15 +23,16 @@ INCLUDE := -I. -isystem /usr/include/libnl3
 CFLAGS  += -std=gnu17 -D_GNU_SOURCE -fPIE -pthread $(INCLUDE) $(WARN) $(OPT_$(V))
 LDFLAGS += -pthread -pie -Wl,-z,relro,-z,now,--as-needed
 LIBS    := -ljansson -lsqlite3 -lcpg -lquorum -lvotequorum -lcmap -lcfg -levent_openssl -levent_core -lnl-route-3 -lnl-3 \
-           -lssl -lcrypto -lxxhash -lseccomp -lcap-ng
+           -lssl -lcrypto -lexpat -lxxhash -lseccomp -lcap-ng
 
 # A folder is a static library; what it may include (scripts/check-layers) is also all that it may link.
-FOLDERS := base hv migrate cluster node cli
+FOLDERS := base hv migrate fencing cluster node cli
 LINK_base := base
 LINK_hv := hv base
 LINK_migrate := migrate hv base
-LINK_cluster := cluster base
-LINK_node := node cluster migrate hv base
+LINK_fencing := fencing base
+LINK_cluster := cluster fencing base
+LINK_node := node cluster fencing migrate hv base
 LINK_cli := cli base
 
 NAMES    := godwit godwitd godwit-migrate godwit-vm

@@ -5,9 +5,13 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
+
+#define NEAR 2 /* letters that may be wrong */
+#define WORD_MAX 32
 
 /* "812 MB", "1.07 GB", "12.3 MiB": three digits and one of @names, each @step times the one before. */
 static void text_scaled(char *buf, double v, double step, const char *const names[], size_t n_names)
@@ -81,4 +85,44 @@ char *text_clean(const char *text)
 	}
 	json_decref(valid);
 	return copy;
+}
+
+/* Levenshtein's distance; words longer than WORD_MAX are far from everything. */
+static size_t distance(const char *a, const char *b)
+{
+	size_t n = strlen(a), m = strlen(b), row[WORD_MAX + 1];
+
+	if (n > WORD_MAX || m > WORD_MAX)
+		return WORD_MAX;
+	for (size_t k = 0; k <= m; k++)
+		row[k] = k;
+	for (size_t i = 1; i <= n; i++) {
+		size_t diagonal = row[0];
+
+		row[0] = i;
+		for (size_t k = 1; k <= m; k++) {
+			size_t best = diagonal + (a[i - 1] != b[k - 1]);
+
+			diagonal = row[k];
+			best = row[k] + 1 < best ? row[k] + 1 : best;
+			row[k] = row[k - 1] + 1 < best ? row[k - 1] + 1 : best;
+		}
+	}
+	return row[m];
+}
+
+const char *text_nearest(const char *typed, const char *const *words)
+{
+	const char *near = NULL;
+	size_t best = NEAR + 1;
+
+	for (; *words; words++) {
+		size_t d = distance(typed, *words);
+
+		if (d < best && d < strlen(*words)) {
+			best = d;
+			near = *words;
+		}
+	}
+	return near;
 }

@@ -24,4 +24,7 @@ void text_clock(char *buf, int64_t ns);
  * Caller frees. */
 char *text_clean(const char *text);
 
+/* The word nearest to a mistyped one among @words (ends with NULL), or NULL when none is near. Borrowed. */
+const char *text_nearest(const char *typed, const char *const *words);
+
 #endif

@@ -115,9 +115,6 @@ int64_t cli_number(const struct cli *c, const char *name, int64_t when_not_given
 /* The words by which this command goes: "vm create". Static until the next call. */
 const char *cli_command_words(const struct cli_group *g, const struct cli_command *cmd);
 
-/* The words nearest to a mistyped one among @words (ends with NULL), or NULL when none is near. Pure. */
-const char *cli_nearest(const char *typed, const char *const *words);
-
 /* Parse, run, tell. Returns the exit status. */
 int cli_main(int argc, char *const *argv, const struct cli_io *io);
 

@@ -6,59 +6,16 @@
 
 #include "base/http-client.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "cli/command.h"
 #include "cli/value.h"
 
 #define VALUES_MAX 512
-#define NEAR 2 /* letters that may be wrong */
-#define WORD_MAX 32
-
-/* ---- the nearest word ---- */
-
-/* Levenshtein's distance; words longer than WORD_MAX are far from everything. */
-static size_t distance(const char *a, const char *b)
-{
-	size_t n = strlen(a), m = strlen(b), row[WORD_MAX + 1];
-
-	if (n > WORD_MAX || m > WORD_MAX)
-		return WORD_MAX;
-	for (size_t k = 0; k <= m; k++)
-		row[k] = k;
-	for (size_t i = 1; i <= n; i++) {
-		size_t diagonal = row[0];
-
-		row[0] = i;
-		for (size_t k = 1; k <= m; k++) {
-			size_t best = diagonal + (a[i - 1] != b[k - 1]);
-
-			diagonal = row[k];
-			best = row[k] + 1 < best ? row[k] + 1 : best;
-			row[k] = row[k - 1] + 1 < best ? row[k - 1] + 1 : best;
-		}
-	}
-	return row[m];
-}
-
-const char *cli_nearest(const char *typed, const char *const *words)
-{
-	const char *near = NULL;
-	size_t best = NEAR + 1;
-
-	for (; *words; words++) {
-		size_t d = distance(typed, *words);
-
-		if (d < best && d < strlen(*words)) {
-			best = d;
-			near = *words;
-		}
-	}
-	return near;
-}
 
 /* ERR_USAGE: there is no such @what; the nearest of @words, or where all of them are shown. */
 static int unknown(const char *what, const char *typed, const char *const *words, const char *help, struct err *e)
 {
-	const char *near = cli_nearest(typed, words);
+	const char *near = text_nearest(typed, words);
 
 	if (near)
 		return err_set(e, ERR_USAGE, "there is no %s \"%.64s\"; did you mean \"%s\"?", what, typed, near);

@@ -87,12 +87,29 @@ static void text_of_others_cannot_disturb_a_terminal(void **state)
 	}
 }
 
+static void a_mistyped_word_is_near_when_two_letters_are_wrong_at_most(void **state)
+{
+	static const char *const words[] = {"start", "stop", "show", "migrate", "to", NULL};
+	_free_ char *longest = xcalloc(1, 4096);
+
+	(void)state;
+	memset(longest, 'a', 4095);
+	assert_string_equal(text_nearest("strat", words), "start");
+	assert_string_equal(text_nearest("migarte", words), "migrate");
+	assert_string_equal(text_nearest("sotp", words), "stop");
+	assert_null(text_nearest("console", words));
+	assert_null(text_nearest("xy", words));
+	assert_null(text_nearest("", words));
+	assert_null(text_nearest(longest, words));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sizes_have_three_digits_and_the_unit_that_fits),
 		cmocka_unit_test(durations_and_clocks_say_when_nothing_is_known),
 		cmocka_unit_test(text_of_others_cannot_disturb_a_terminal),
+		cmocka_unit_test(a_mistyped_word_is_near_when_two_letters_are_wrong_at_most),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -210,22 +210,6 @@ static void sizes_rates_and_times_have_units(void **state)
 	}
 }
 
-static void a_mistyped_word_is_near_when_two_letters_are_wrong_at_most(void **state)
-{
-	static const char *const words[] = {"start", "stop", "show", "migrate", "to", NULL};
-	_free_ char *longest = xcalloc(1, 4096);
-
-	(void)state;
-	memset(longest, 'a', 4095);
-	assert_string_equal(cli_nearest("strat", words), "start");
-	assert_string_equal(cli_nearest("migarte", words), "migrate");
-	assert_string_equal(cli_nearest("sotp", words), "stop");
-	assert_null(cli_nearest("console", words));
-	assert_null(cli_nearest("xy", words));
-	assert_null(cli_nearest("", words));
-	assert_null(cli_nearest(longest, words));
-}
-
 /* ---- the table ---- */
 
 /* Call @check for each command. */
@@ -433,7 +417,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_environment_speaks_where_the_command_line_is_silent, fake_start,
 						fake_stop),
 		cmocka_unit_test(sizes_rates_and_times_have_units),
-		cmocka_unit_test(a_mistyped_word_is_near_when_two_letters_are_wrong_at_most),
 		cmocka_unit_test(every_row_of_the_table_is_complete),
 		cmocka_unit_test(an_option_takes_a_value_in_every_command_or_in_none),
 		cmocka_unit_test(the_manual_page_has_every_command),
