@@ -166,6 +166,27 @@ print(int(400000 / (time.monotonic() - began)))'
 	[[ $output != *SKIPPED* ]]
 }
 
+fence() {
+	printf '%s\n' folder=/run/lab/power plug=n2 "action=$1" | lab run -i n1 /opt/agents/fence_lab
+}
+
+@test "a host switches another one off and on, whatever wire is cut" {
+	lab run n1 mkdir /opt/agents
+	lab put n1 "$PWD/tests/tools/fence_lab" /opt/agents/fence_lab
+	fence status
+	lab cut n1 all
+	fence off
+	run fence status
+	[ "$status" -eq 2 ]
+	lab status --json | grep -q '"name": "n2", "address": "10.77.0.2", "state": "off"'
+	fence on
+	fence status
+	lab heal
+	run lab run n2 hostname
+	[ "$output" = n2 ]
+	pings n1 n2
+}
+
 @test "reset forgets what was in memory; kill is a power cut, and reset switches on again" {
 	lab run n2 touch /tmp/mark
 	lab reset n2

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "tests/unit/fencing/agents.h"
 
@@ -404,6 +405,29 @@ static void metadata_of_a_real_agent_is_understood(void **state)
 	json_decref(m);
 }
 
+static void the_agent_of_the_lab_is_like_any_other(void **state)
+{
+	_free_ char *script = file_read("tests/tools/fence_lab", 1 << 20, NULL, NULL);
+	struct err e = ERR_INIT;
+	json_t *m, *given = json_pack("{s:s, s:i}", "folder", "/run/lab/power", "power_timeout", 3), *options;
+	bool required;
+
+	(void)state;
+	assert_non_null(script);
+	agents_write("fence_lab", script);
+	m = metadata_of(agents_dir, "fence_lab", PATIENCE, &e);
+	assert_string_equal(e.text, "");
+	assert_int_equal(agent_metadata_usable(m, &e), 0);
+	assert_string_equal(agent_metadata_plug(m, &required), "plug");
+	assert_true(required);
+	options = agent_options_check(m, given, &e);
+	assert_string_equal(e.text, "");
+	assert_string_equal(text_of(options, "power_timeout"), "3");
+	json_decref(options);
+	json_decref(given);
+	json_decref(m);
+}
+
 static void agents_that_prove_nothing_are_refused(void **state)
 {
 	static const struct {
@@ -595,6 +619,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(words_of_an_agent_cannot_disturb_a_terminal, setup, teardown),
 		cmocka_unit_test_setup_teardown(metadata_is_read_or_refused_in_one_sentence, setup, teardown),
 		cmocka_unit_test_setup_teardown(metadata_of_a_real_agent_is_understood, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_agent_of_the_lab_is_like_any_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(agents_that_prove_nothing_are_refused, setup, teardown),
 		cmocka_unit_test(a_secret_makes_the_option_that_it_replaces_one_too),
 		cmocka_unit_test(options_are_refused_in_one_sentence),
