@@ -44,7 +44,7 @@ void *disk_io_buffer(size_t size)
 	return p;
 }
 
-/* What kind of thing it is, and how large. */
+/* Of which kind it is, and how large. */
 static int io_measure(struct disk_io *io, struct err *e)
 {
 	struct stat st;
@@ -53,8 +53,6 @@ static int io_measure(struct disk_io *io, struct err *e)
 	if (fstat(io->fd, &st) < 0)
 		return err_sys(e, "%s", io->path);
 	io->block = S_ISBLK(st.st_mode);
-	if (!io->block && !S_ISREG(st.st_mode))
-		return err_set(e, ERR_INPUT, "%s is neither a block device nor a file: name the shared disk", io->path);
 	io->size = st.st_size;
 	io->logical_size = DISK_SECTOR_MIN;
 	if (!io->block)
@@ -70,12 +68,17 @@ static int io_measure(struct disk_io *io, struct err *e)
 
 int disk_io_open(struct disk_io *io, const struct disk_sys *sys, const char *path, int flags, struct err *e)
 {
+	struct stat st;
+
 	*io = DISK_IO_INIT;
 	io->sys = sys;
 	io->path = path;
+	/* Before it is opened: other things refuse O_DIRECT, and that would be the wrong reason. */
+	if (stat(path, &st) == 0 && !S_ISBLK(st.st_mode) && !S_ISREG(st.st_mode))
+		return err_set(e, ERR_INPUT, "%s is neither a block device nor a file: name the shared disk", path);
 	/* Without O_NONBLOCK a FIFO given by mistake would wait for a writer. It changes nothing for disks and files.
 	 */
-	io->fd = sys->open(sys->arg, path, flags | O_DIRECT | O_DSYNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	io->fd = sys->open(sys->arg, path, flags | O_DIRECT | O_DSYNC | O_CLOEXEC);
 	if (io->fd < 0 && errno == EINVAL)
 		return err_set(e, ERR_INPUT,
 			       "%s cannot be read past the cache (O_DIRECT): put the fencing disk on a "

@@ -368,12 +368,11 @@ static void requests_judge(struct side *s, const struct disk_report *p)
 	struct disk_request *r;
 
 	/* The callback of one that ends may end others, or begin new ones: look from the start again. */
-	do
+	do {
 		LIST_FOREACH(r, &s->disk->requests, link)
-	if (request_judge(r, s, p))
-		break;
-	while (r)
-		;
+		if (request_judge(r, s, p))
+			break;
+	} while (r);
 }
 
 struct disk_request *disk_pill(struct disk *d, uint32_t node, const struct disk_life *life, int64_t within_ns,

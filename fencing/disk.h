@@ -55,7 +55,8 @@ struct disk_config {
 
 /* Begin to beat. Never fails: what is wrong with a disk is told by handlers->link. */
 struct disk *disk_open(struct loop *l, const struct disk_config *c, const struct disk_handlers *h, void *arg);
-void disk_close(struct disk *d); /* requests end without a call; NULL is fine */
+/* Not from one of its own callbacks. Requests end without a call; NULL is fine. */
+void disk_close(struct disk *d);
 
 /* This kernel's boot: for disk_life.boot. 0, or -1 with @e. */
 int disk_boot_id(uint8_t ret[16], struct err *e);
