@@ -7,9 +7,9 @@
 
 #include "base/byteorder.h"
 
-#define MAGIC "GDWTfnc\n"
-#define MAGIC_SIZE 8
 #define SUM_SIZE 8
+
+static const uint8_t magic[8] = {'G', 'D', 'W', 'T', 'f', 'n', 'c', '\n'};
 
 enum kind { KIND_HEADER = 1, KIND_BEAT, KIND_PILL };
 
@@ -58,7 +58,7 @@ static uint64_t seed_of(const struct disk_header *h, uint32_t sector)
 static void sector_begin(uint8_t *ret, uint32_t size, enum kind kind)
 {
 	memset(ret, 0, size);
-	memcpy(ret, MAGIC, MAGIC_SIZE);
+	memcpy(ret, magic, sizeof(magic));
 	put_be16(ret + AT_VERSION, DISK_VERSION);
 	put_be16(ret + AT_KIND, kind);
 }
@@ -95,7 +95,8 @@ static bool text_get(const uint8_t *data, char ret[DISK_TEXT])
 
 static void text_put(uint8_t *ret, const char text[DISK_TEXT])
 {
-	memcpy(ret, text, strnlen(text, DISK_TEXT - 1));
+	for (size_t i = 0; i < DISK_TEXT - 1 && text[i]; i++)
+		ret[i] = (uint8_t)text[i];
 }
 
 void disk_header_encode(const struct disk_header *h, uint8_t *ret)
@@ -114,7 +115,7 @@ int disk_header_decode(const uint8_t *data, size_t size, struct disk_header *ret
 {
 	struct disk_header h = {0};
 
-	if (size < DISK_SECTOR_MIN || memcmp(data, MAGIC, MAGIC_SIZE) != 0)
+	if (size < DISK_SECTOR_MIN || memcmp(data, magic, sizeof(magic)) != 0)
 		return 0;
 	if (get_be16(data + AT_VERSION) != DISK_VERSION)
 		return err_set(e, ERR_UNSUPPORTED, "its format is version %u, and this program knows version %d",
@@ -141,7 +142,7 @@ static int sector_check(const struct disk_header *h, uint32_t sector, const uint
 		return 0;
 	if (!sum_right(data, h->sector_size, seed_of(h, sector)))
 		return err_set(e, ERR_PROTOCOL, "sector %u is torn or damaged (the checksum is wrong)", sector);
-	if (memcmp(data, MAGIC, MAGIC_SIZE) != 0 || get_be16(data + AT_VERSION) != DISK_VERSION ||
+	if (memcmp(data, magic, sizeof(magic)) != 0 || get_be16(data + AT_VERSION) != DISK_VERSION ||
 	    get_be16(data + AT_KIND) != kind)
 		return err_set(e, ERR_PROTOCOL, "sector %u is of another kind", sector);
 	return 1;

@@ -169,6 +169,20 @@ static int slot_decide(struct disk_lane *l, const struct disk_orders *o, const s
 
 /* ---- a round (thread) ---- */
 
+/* Write l->sector there. Not any more when the loop has let go of us while the storage hung: the daemon may have opened
+ * the disk again by now, in another life. */
+static int sector_write(struct disk_lane *l, uint32_t sector, uint32_t size, struct err *e)
+{
+	bool stopping;
+
+	pthread_mutex_lock(&l->lock);
+	stopping = l->stopping;
+	pthread_mutex_unlock(&l->lock);
+	if (stopping)
+		return err_set(e, ERR_CANCELLED, "the fencing disk %s was closed", l->path);
+	return disk_io_write(&l->disk, (uint64_t)sector * size, l->sector, size, e);
+}
+
 static void beats_decode(const struct disk_lane *l, struct disk_report *r)
 {
 	for (unsigned i = 0; i < DISK_SLOTS; i++) {
@@ -236,7 +250,7 @@ static int beat_write(struct disk_lane *l, const struct disk_orders *o, const st
 	for (unsigned i = 0; i < DISK_SLOTS; i++)
 		b.acks[i] = ack_for(o, r, i);
 	disk_beat_encode(&r->header, sector, &b, l->sector);
-	return disk_io_write(&l->disk, (uint64_t)sector * size, l->sector, size, e);
+	return sector_write(l, sector, size, e);
 }
 
 /* What we have to say to the host in the slot @slot. */
@@ -263,7 +277,7 @@ static int pill_write(struct disk_lane *l, const struct disk_report *r, unsigned
 		memcpy(pill.name, l->name, strnlen(l->name, DISK_TEXT - 1));
 		disk_pill_encode(&r->header, sector, &pill, l->sector);
 	}
-	if (disk_io_write(&l->disk, (uint64_t)sector * size, l->sector, size, e) < 0)
+	if (sector_write(l, sector, size, e) < 0)
 		return -1;
 	l->written[to] = p ? p->request : 0;
 	return 0;
@@ -365,6 +379,7 @@ static void *lane_main(void *arg)
 	pthread_mutex_lock(&l->lock);
 	orphan = l->orphan;
 	l->ended = true;
+	pthread_cond_broadcast(&l->wake);
 	pthread_mutex_unlock(&l->lock);
 	if (orphan)
 		lane_destroy(l);
@@ -434,25 +449,25 @@ void disk_lane_free(struct disk_lane *l)
 	int64_t until_ns = clock_now_ns() + FREE_WAIT_NS;
 	struct timespec t = {.tv_sec = until_ns / NS_PER_S, .tv_nsec = until_ns % NS_PER_S};
 	bool ended;
+	int r = 0;
 
 	if (!l)
 		return;
 	loop_io_free(l->io);
 	pthread_mutex_lock(&l->lock);
 	l->stopping = true;
-	pthread_cond_signal(&l->wake);
+	pthread_cond_broadcast(&l->wake);
+	while (!l->ended && r == 0)
+		r = pthread_cond_timedwait(&l->wake, &l->lock, &t);
+	ended = l->ended;
+	l->orphan = !ended;
+	if (!ended)
+		pthread_detach(l->thread); /* it may be gone as soon as it gets the lock */
 	pthread_mutex_unlock(&l->lock);
-	if (pthread_clockjoin_np(l->thread, NULL, CLOCK_MONOTONIC, &t) == 0) {
-		lane_destroy(l);
+	if (!ended)
 		return;
-	}
-	pthread_detach(l->thread);
-	pthread_mutex_lock(&l->lock);
-	l->orphan = true;
-	ended = l->ended; /* just now, too early to have seen that */
-	pthread_mutex_unlock(&l->lock);
-	if (ended)
-		lane_destroy(l);
+	pthread_join(l->thread, NULL);
+	lane_destroy(l);
 }
 
 void disk_lane_order(struct disk_lane *l, const struct disk_orders *o)

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <sys/random.h>
 
 #include "base/clock.h"
@@ -46,8 +45,7 @@ struct change {
 };
 
 struct disk_request {
-	LIST_ENTRY(disk_request) link;
-	struct disk *disk;
+	struct disk *disk; /* NULL: free */
 	uint32_t node;
 	struct disk_life life;
 	uint64_t id;
@@ -71,7 +69,7 @@ struct disk {
 	struct disk_orders orders; /* what all threads have been told */
 	uint64_t told[DISK_SLOTS]; /* requests for us in this life */
 	size_t n_told;
-	LIST_HEAD(, disk_request) requests;
+	struct disk_request requests[DISK_SLOTS];
 };
 
 const char *disk_link_name(enum disk_link link)
@@ -115,11 +113,14 @@ int disk_boot_id(uint8_t ret[16], struct err *e)
 
 static void orders_tell(struct disk *d)
 {
-	struct disk_request *r;
-
 	d->orders.n_pills = 0;
-	LIST_FOREACH(r, &d->requests, link)
-	d->orders.pills[d->orders.n_pills++] = (struct disk_order){.to = r->node, .life = r->life, .request = r->id};
+	for (size_t i = 0; i < DISK_SLOTS; i++) {
+		const struct disk_request *r = &d->requests[i];
+
+		if (r->disk)
+			d->orders.pills[d->orders.n_pills++] =
+				(struct disk_order){.to = r->node, .life = r->life, .request = r->id};
+	}
 	for (size_t i = 0; i < d->n_sides; i++)
 		disk_lane_order(d->sides[i].lane, &d->orders);
 }
@@ -276,18 +277,12 @@ bool disk_peer(const struct disk *d, uint32_t node, struct disk_peer *ret)
 
 /* ---- requests ---- */
 
-static void request_free(struct disk_request *r)
-{
-	LIST_REMOVE(r, link);
-	loop_timer_free(r->timer);
-	free(r);
-}
-
 void disk_pill_cancel(struct disk_request *r)
 {
 	struct disk *d = r->disk;
 
-	request_free(r);
+	loop_timer_free(r->timer);
+	memset(r, 0, sizeof(*r));
 	orders_tell(d);
 }
 
@@ -329,8 +324,8 @@ static void change_note(struct change *c, const struct disk_beat *b)
 		.based = true, .life = b->life, .sequence = b->sequence, .node = b->node, .beats = c->beats};
 }
 
-/* What a report of one disk proves for a request. True: that was its end. */
-static bool request_judge(struct disk_request *r, const struct side *s, const struct disk_report *p)
+/* What a report of one disk proves for a request. */
+static void request_judge(struct disk_request *r, const struct side *s, const struct disk_report *p)
 {
 	for (unsigned i = 0; i < DISK_SLOTS; i++) {
 		const struct disk_beat *b = &p->beats[i];
@@ -345,7 +340,7 @@ static bool request_judge(struct disk_request *r, const struct side *s, const st
 			request_end(r, DISK_ACKNOWLEDGED,
 				    "the host has read on a shared disk that it is to die, and says "
 				    "that its guests are dead");
-			return true;
+			return;
 		}
 		if (p->began_ns < r->asked_ns)
 			continue;
@@ -358,47 +353,40 @@ static bool request_judge(struct disk_request *r, const struct side *s, const st
 			request_end(r, DISK_MOVED,
 				    "the host's daemon has begun a new incarnation without a reboot: ask for that "
 				    "one, if the host is still away");
-		return true;
+		return;
 	}
-	return false;
 }
 
+/* The callback of one that ends may end others and begin new ones. */
 static void requests_judge(struct side *s, const struct disk_report *p)
 {
-	struct disk_request *r;
-
-	/* The callback of one that ends may end others, or begin new ones: look from the start again. */
-	do {
-		LIST_FOREACH(r, &s->disk->requests, link)
-		if (request_judge(r, s, p))
-			break;
-	} while (r);
+	for (size_t i = 0; i < DISK_SLOTS; i++)
+		if (s->disk->requests[i].disk)
+			request_judge(&s->disk->requests[i], s, p);
 }
 
 struct disk_request *disk_pill(struct disk *d, uint32_t node, const struct disk_life *life, int64_t within_ns,
 			       disk_done_fn *fn, void *arg, struct err *e)
 {
-	struct disk_request *r;
-	size_t n = 0;
+	struct disk_request *r = NULL;
 
 	if (node == d->node) {
 		err_set(e, ERR_INPUT, "a host does not tell itself to die");
 		return NULL;
 	}
-	LIST_FOREACH(r, &d->requests, link)
-	{
-		n++;
-		if (r->node == node) {
+	for (size_t i = 0; i < DISK_SLOTS; i++) {
+		if (!d->requests[i].disk) {
+			r = &d->requests[i];
+		} else if (d->requests[i].node == node) {
 			err_set(e, ERR_CONFLICT,
 				"node %u is being told to die by the shared disk already: wait for that", node);
 			return NULL;
 		}
 	}
-	if (n == DISK_SLOTS) {
-		err_set(e, ERR_CONFLICT, "%zu hosts are being told to die: wait for one of them", n);
+	if (!r) {
+		err_set(e, ERR_CONFLICT, "%u hosts are being told to die: wait for one of them", DISK_SLOTS);
 		return NULL;
 	}
-	r = xcalloc(1, sizeof(*r));
 	*r = (struct disk_request){
 		.disk = d, .node = node, .life = *life, .fn = fn, .arg = arg, .asked_ns = clock_now_ns()};
 	do
@@ -406,7 +394,6 @@ struct disk_request *disk_pill(struct disk *d, uint32_t node, const struct disk_
 			abort();
 	while (r->id == 0);
 	r->timer = loop_timer_add(d->loop, within_ns, 0, on_deadline, r);
-	LIST_INSERT_HEAD(&d->requests, r, link);
 	log_info("event=disk-pill node=%u request=%016" PRIx64, node, r->id);
 	orders_tell(d);
 	return r;
@@ -455,7 +442,6 @@ struct disk *disk_open(struct loop *l, const struct disk_config *c, const struct
 	d->token_ns = c->token_ms * NS_PER_MS;
 	d->orders.life = c->life;
 	d->orders.state = DISK_STATE_UP;
-	LIST_INIT(&d->requests);
 	d->n_sides = c->n_paths;
 	for (size_t i = 0; i < d->n_sides; i++) {
 		struct side *s = &d->sides[i];
@@ -472,8 +458,8 @@ void disk_close(struct disk *d)
 {
 	if (!d)
 		return;
-	while (!LIST_EMPTY(&d->requests))
-		request_free(LIST_FIRST(&d->requests));
+	for (size_t i = 0; i < DISK_SLOTS; i++)
+		loop_timer_free(d->requests[i].timer);
 	loop_timer_free(d->look);
 	for (size_t i = 0; i < d->n_sides; i++)
 		disk_lane_free(d->sides[i].lane);

@@ -86,26 +86,59 @@ static void sectors_of_both_sizes_are_the_golden_ones(void **state)
 	}
 }
 
+static void golden_header_is(const uint8_t *data, uint32_t size)
+{
+	struct disk_header h, want = header_of(size);
+
+	assert_int_equal(disk_header_decode(data, size, &h, NULL), 1);
+	assert_int_equal(h.sector_size, size);
+	assert_int_equal(h.token_ms, 1000);
+	assert_int_equal(h.made_ms, want.made_ms);
+	assert_memory_equal(h.id, want.id, sizeof(h.id));
+	assert_string_equal(h.cluster, "prod");
+}
+
+static void golden_beat_is(const struct disk_header *h, const uint8_t *data)
+{
+	struct disk_beat b, want = beat_of();
+
+	assert_int_equal(disk_beat_decode(h, disk_beat_sector(2), data, &b, NULL), 1);
+	assert_int_equal(b.node, 3);
+	assert_true(disk_life_equal(&b.life, &want.life));
+	assert_int_equal(b.sequence, 42);
+	assert_int_equal(b.wall_ms, want.wall_ms);
+	assert_int_equal(b.state, DISK_STATE_DEAD);
+	assert_string_equal(b.name, "n3");
+	assert_memory_equal(b.acks, want.acks, sizeof(b.acks));
+}
+
+static void golden_pill_is(const struct disk_header *h, const uint8_t *data)
+{
+	struct disk_pill p, want = pill_of();
+
+	assert_int_equal(disk_pill_decode(h, disk_pill_sector(2, 0), data, &p, NULL), 1);
+	assert_int_equal(p.from, 1);
+	assert_int_equal(p.to, 3);
+	assert_true(disk_life_equal(&p.life, &want.life));
+	assert_int_equal(p.request, want.request);
+	assert_int_equal(p.wall_ms, want.wall_ms);
+	assert_string_equal(p.name, "n1");
+}
+
 static void golden_sectors_are_read_as_they_were_meant(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
 		_free_ char *path = xasprintf("tests/golden/disk/v1-%u.bin", sizes[i]), *golden = NULL;
-		struct disk_header h, h_want = header_of(sizes[i]);
-		struct disk_beat b, b_want = beat_of();
-		struct disk_pill p, p_want = pill_of();
+		struct disk_header h = header_of(sizes[i]);
 		const uint8_t *data;
 
 		golden = file_read(path, 3 * DISK_SECTOR_MAX, NULL, NULL);
 		assert_non_null(golden);
 		data = (const uint8_t *)golden;
-		assert_int_equal(disk_header_decode(data, sizes[i], &h, NULL), 1);
-		assert_memory_equal(&h, &h_want, sizeof(h));
-		assert_int_equal(disk_beat_decode(&h, disk_beat_sector(2), data + sizes[i], &b, NULL), 1);
-		assert_memory_equal(&b, &b_want, sizeof(b));
-		data += 2 * (size_t)sizes[i];
-		assert_int_equal(disk_pill_decode(&h, disk_pill_sector(2, 0), data, &p, NULL), 1);
-		assert_memory_equal(&p, &p_want, sizeof(p));
+		golden_header_is(data, sizes[i]);
+		golden_beat_is(&h, data + sizes[i]);
+		golden_pill_is(&h, data + 2 * (size_t)sizes[i]);
 	}
 }
 

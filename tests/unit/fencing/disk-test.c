@@ -264,7 +264,7 @@ static bool no_pill_is_on_the_disk(struct world *world)
 static void leave_a_pill(void)
 {
 	two_hosts_up();
-	atomic_store(&b->hang[0], true);
+	atomic_store(&b->storage->hang[0], true);
 	world_pill(a, b, LONG);
 	world_until(&w, a_pill_is_on_the_disk);
 	assert_int_equal(b->pills, 0);
@@ -276,7 +276,7 @@ static void a_pill_reaches_a_host_whose_storage_comes_back(void **state)
 	(void)state;
 	leave_a_pill();
 	assert_int_equal(pills_on_disk(), 1);
-	atomic_store(&b->hang[0], false);
+	atomic_store(&b->storage->hang[0], false);
 	world_until(&w, b_is_told);
 }
 
@@ -285,7 +285,7 @@ static void a_stale_pill_does_not_kill_a_host_that_has_rejoined(void **state)
 	(void)state;
 	leave_a_pill();
 	disk_renew(b->disk, 22); /* it is back in the cluster, its storage is not */
-	atomic_store(&b->hang[0], false);
+	atomic_store(&b->storage->hang[0], false);
 	world_rounds(&w, b, 6);
 	assert_int_equal(pills_on_disk(), 1);
 	assert_int_equal(b->pills, 0);
@@ -296,7 +296,7 @@ static void a_stale_pill_does_not_kill_a_host_that_has_rebooted(void **state)
 	(void)state;
 	leave_a_pill();
 	world_close(b);
-	atomic_store(&b->hang[0], false);
+	atomic_store(&b->storage->hang[0], false);
 	world_open(&w, 1, 3, 21);
 	world_rounds(&w, b, 6);
 	assert_int_equal(pills_on_disk(), 1);
@@ -315,7 +315,7 @@ static void a_pill_that_is_cancelled_is_taken_from_the_disk(void **state)
 {
 	(void)state;
 	two_hosts_up();
-	atomic_store(&b->hang[0], true);
+	atomic_store(&b->storage->hang[0], true);
 	world_pill(a, b, LONG);
 	world_until(&w, a_pill_is_on_the_disk);
 	disk_pill_cancel(a->asked);
@@ -457,7 +457,7 @@ static void storage_that_hangs_is_told_and_the_loop_goes_on(void **state)
 
 	(void)state;
 	two_hosts_up();
-	atomic_store(&b->hang[0], true);
+	atomic_store(&b->storage->hang[0], true);
 	world_until(&w, b_has_lost);
 	assert_non_null(strstr(b->why[0], "does not answer"));
 	w.ticks = 0;
@@ -472,9 +472,9 @@ static void storage_that_hangs_is_told_and_the_loop_goes_on(void **state)
 	while (!b->answers)
 		world_run(&w, ROUNDS(1));
 	assert_int_equal(b->result, DISK_NOT_TOLD);
-	atomic_store(&b->hang[0], false);
+	atomic_store(&b->storage->hang[0], false);
 	world_until(&w, b_works);
-	atomic_store(&b->hang[0], true);
+	atomic_store(&b->storage->hang[0], true);
 	world_run(&w, ROUNDS(3));
 	began = clock_now_ns();
 	world_close(b);
@@ -485,10 +485,10 @@ static void storage_that_fails_is_told_and_comes_back(void **state)
 {
 	(void)state;
 	two_hosts_up();
-	atomic_store(&b->fail[0], true);
+	atomic_store(&b->storage->fail[0], true);
 	world_until(&w, b_has_lost);
 	assert_non_null(strstr(b->why[0], "Input/output error"));
-	atomic_store(&b->fail[0], false);
+	atomic_store(&b->storage->fail[0], false);
 	world_until(&w, b_works);
 	world_until(&w, a_sees_b);
 }
@@ -499,11 +499,11 @@ static void torn_beats_are_silence_until_whole_ones_come(void **state)
 
 	(void)state;
 	two_hosts_up();
-	atomic_store(&b->tear[0], true);
+	atomic_store(&b->storage->tear[0], true);
 	world_run(&w, ROUNDS(5));
 	assert_true(disk_peer(a->disk, 2, &p));
 	assert_true(p.age_ns > ROUNDS(2));
-	atomic_store(&b->tear[0], false);
+	atomic_store(&b->storage->tear[0], false);
 	world_until(&w, a_sees_b);
 	assert_true(disk_peer(a->disk, 2, &later));
 	assert_true(later.wall_ms > p.wall_ms);
@@ -632,8 +632,8 @@ static void an_acknowledgement_on_one_disk_of_three_is_a_proof(void **state)
 	world_until(&w, a_and_b_see_each_other);
 	world_until(&w, b_works_on_all_disks);
 	world_rounds(&w, b, 5); /* it has its slots */
-	atomic_store(&b->hang[0], true);
-	atomic_store(&b->fail[1], true);
+	atomic_store(&b->storage->hang[0], true);
+	atomic_store(&b->storage->fail[1], true);
 	world_pill(a, b, LONG);
 	world_until(&w, b_is_told);
 	disk_ack(b->disk, b->request);

@@ -26,9 +26,8 @@
 static atomic_int disk_of_fd[FDS_MAX];
 
 /* What happens to a call: 0, or an errno; waits while the storage hangs. */
-static int storage(struct host *h, int disk)
+static int storage_call(struct storage *h, int disk)
 {
-	atomic_fetch_add(&h->calls, 1);
 	atomic_fetch_add(&h->hanging, 1);
 	while (atomic_load(&h->hang[disk]))
 		usleep(2000);
@@ -41,7 +40,7 @@ static int fake_open(void *arg, const char *path, int flags)
 	const char *number = strrchr(path, '-');
 	int disk = number ? atoi(number + 1) : 0, fd;
 
-	errno = storage(arg, disk);
+	errno = storage_call(arg, disk);
 	if (errno)
 		return -1;
 	fd = open(path, flags);
@@ -52,23 +51,32 @@ static int fake_open(void *arg, const char *path, int flags)
 
 static ssize_t fake_pread(void *arg, int fd, void *data, size_t size, off_t at)
 {
-	errno = storage(arg, atomic_load(&disk_of_fd[fd]));
+	errno = storage_call(arg, atomic_load(&disk_of_fd[fd]));
 	return errno ? -1 : pread(fd, data, size, at);
 }
 
 /* A torn write says that it went well, as one does that a power cut of the storage tears behind its cache. */
 static ssize_t fake_pwrite(void *arg, int fd, const void *data, size_t size, off_t at)
 {
-	struct host *h = arg;
+	struct storage *h = arg;
 	int disk = atomic_load(&disk_of_fd[fd]);
 
-	errno = storage(h, disk);
+	errno = storage_call(h, disk);
 	if (errno)
 		return -1;
 	if (!atomic_load(&h->tear[disk]))
 		return pwrite(fd, data, size, at);
 	return pwrite(fd, data, size / 2, at) < 0 ? -1 : (ssize_t)size;
 }
+
+/* For ever, as the disk module wants it. */
+static struct storage storages[WORLD_HOSTS];
+static const struct disk_sys systems[WORLD_HOSTS] = {
+	{fake_open, fake_pread, fake_pwrite, &storages[0]},
+	{fake_open, fake_pread, fake_pwrite, &storages[1]},
+	{fake_open, fake_pread, fake_pwrite, &storages[2]},
+	{fake_open, fake_pread, fake_pwrite, &storages[3]},
+};
 
 static void on_pill(void *arg, uint64_t request, uint32_t node, const char *from)
 {
@@ -110,6 +118,8 @@ void world_init(struct world *w, size_t n, uint32_t sector_size)
 	mkdir("build", 0777);
 	assert_non_null(mkdtemp(w->dir));
 	w->loop = loop_new();
+	for (size_t i = 0; i < WORLD_HOSTS; i++)
+		w->hosts[i].storage = &storages[i];
 	w->n_paths = n;
 	for (size_t i = 0; i < n; i++) {
 		struct disk_format f = {.path = w->paths[i],
@@ -133,12 +143,14 @@ void world_close(struct host *h)
 	h->asked = NULL;
 }
 
-/* Nothing may hang in a fake any more when the next test uses it. */
-static void storage_let_go(struct host *h)
+static void storage_heal(struct storage *s)
 {
-	for (size_t i = 0; i < DISK_PATHS_MAX; i++)
-		atomic_store(&h->hang[i], false);
-	while (atomic_load(&h->hanging))
+	for (size_t i = 0; i < DISK_PATHS_MAX; i++) {
+		atomic_store(&s->hang[i], false);
+		atomic_store(&s->fail[i], false);
+		atomic_store(&s->tear[i], false);
+	}
+	while (atomic_load(&s->hanging))
 		usleep(1000);
 }
 
@@ -146,7 +158,7 @@ void world_done(struct world *w)
 {
 	for (size_t i = 0; i < WORLD_HOSTS; i++) {
 		world_close(&w->hosts[i]);
-		storage_let_go(&w->hosts[i]);
+		storage_heal(w->hosts[i].storage);
 	}
 	usleep(20000); /* threads that hung free what is theirs */
 	loop_free(w->loop);
@@ -159,15 +171,17 @@ struct host *world_open(struct world *w, unsigned i, uint8_t boot, uint64_t inca
 {
 	struct host *h = &w->hosts[i];
 	_free_ char *name = xasprintf("n%u", i + 1);
-	struct disk_config c = {
-		.n_paths = w->n_paths, .cluster = w->cluster, .name = name, .token_ms = w->token_ms, .sys = &h->sys};
+	struct disk_config c = {.n_paths = w->n_paths,
+				.cluster = w->cluster,
+				.name = name,
+				.token_ms = w->token_ms,
+				.sys = &systems[i]};
 
 	assert_null(h->disk);
 	h->node = h->node ? h->node : i + 1;
 	h->life = c.life = world_life(boot, incarnation);
 	h->pills = h->answers = 0;
 	c.node = h->node;
-	h->sys = (struct disk_sys){.open = fake_open, .pread = fake_pread, .pwrite = fake_pwrite, .arg = h};
 	for (size_t k = 0; k < w->n_paths; k++) {
 		c.paths[k] = w->paths[k];
 		h->link[k] = DISK_LINK_OPENING;

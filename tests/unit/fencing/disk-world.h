@@ -14,14 +14,18 @@
 #define WORLD_T_MS 200U
 #define WORLD_POLL_NS (100 * NS_PER_MS)
 
+/* What the storage of a host does, per disk of the world. A thread that hung may look at it after its test. */
+struct storage {
+	atomic_bool hang[DISK_PATHS_MAX], fail[DISK_PATHS_MAX], tear[DISK_PATHS_MAX];
+	atomic_int hanging;
+};
+
 /* A host, and what its disk module has told it. */
 struct host {
 	uint32_t node;
 	struct disk_life life;
 	struct disk *disk;
-	/* what its storage does, per disk of the world */
-	atomic_bool hang[DISK_PATHS_MAX], fail[DISK_PATHS_MAX], tear[DISK_PATHS_MAX];
-	atomic_int calls, hanging;
+	struct storage *storage;
 	/* what it was told */
 	int pills;
 	uint64_t request;
@@ -33,7 +37,6 @@ struct host {
 	int answers;
 	enum disk_result result;
 	char answer[ERR_TEXT_MAX];
-	struct disk_sys sys;
 };
 
 struct world {
