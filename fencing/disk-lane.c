@@ -318,6 +318,7 @@ static int lane_round(struct disk_lane *l, const struct disk_orders *o, struct d
 		return -1;
 	r->read = true;
 	r->slot = l->slot;
+	r->full = l->slot < 0 && l->candidate < 0;
 	if (to >= 0 && beat_write(l, o, r, to, e) < 0)
 		return -1;
 	if (l->slot >= 0 && pills_write(l, o, r, got, e) < 0)

@@ -46,7 +46,8 @@ struct disk_report {
 	bool read, done; /* what was read is here; everything was written, too */
 	struct err err;  /* when not done */
 	struct disk_header header;
-	int slot; /* ours, -1 while there is none */
+	int slot;  /* ours, -1 while there is none */
+	bool full; /* and there is none to be had */
 	bool beats_good[DISK_SLOTS];
 	struct disk_beat beats[DISK_SLOTS]; /* by slot, where good */
 	bool pills_good[DISK_SLOTS];

@@ -156,7 +156,13 @@ static void link_judge(struct side *s, const struct disk_report *r)
 {
 	if (r->done) {
 		s->done_ns = r->ended_ns;
-		link_set(s, DISK_LINK_WORKING, "");
+		if (r->full)
+			link_set(s, DISK_LINK_REFUSED,
+				 "all slots of the fencing disk belong to other hosts: remove those from the cluster "
+				 "that "
+				 "are gone for good, or format the disk again");
+		else if (r->slot >= 0)
+			link_set(s, DISK_LINK_WORKING, "");
 	} else {
 		link_set(s, r->err.code == ERR_SYSTEM ? DISK_LINK_LOST : DISK_LINK_REFUSED, r->err.text);
 	}

@@ -24,10 +24,11 @@ struct disk_request;
 
 /* What is known about a disk. */
 enum disk_link {
-	DISK_LINK_OPENING, /* nothing yet */
+	DISK_LINK_OPENING, /* nothing yet, or no slot yet */
 	DISK_LINK_WORKING, /* read and written */
 	DISK_LINK_LOST,    /* the storage fails, or has not answered for 2 T; tried on */
-	DISK_LINK_REFUSED, /* no fencing disk, not ours, wrong size or time-out, in use by others; tried on */
+	DISK_LINK_REFUSED, /* no fencing disk, not ours, wrong size or time-out, in use by others, no slot left; tried
+			      on */
 	DISK_LINK_MAX
 };
 const char *disk_link_name(enum disk_link link); /* "opening", ... */

@@ -51,7 +51,14 @@ static int fake_open(void *arg, const char *path, int flags)
 
 static ssize_t fake_pread(void *arg, int fd, void *data, size_t size, off_t at)
 {
-	errno = storage_call(arg, atomic_load(&disk_of_fd[fd]));
+	struct storage *h = arg;
+	int disk = atomic_load(&disk_of_fd[fd]);
+
+	atomic_fetch_add(&h->hanging, 1);
+	while (atomic_load(&h->hang_reads[disk]))
+		usleep(2000);
+	atomic_fetch_sub(&h->hanging, 1);
+	errno = storage_call(h, disk);
 	return errno ? -1 : pread(fd, data, size, at);
 }
 
@@ -147,6 +154,7 @@ static void storage_heal(struct storage *s)
 {
 	for (size_t i = 0; i < DISK_PATHS_MAX; i++) {
 		atomic_store(&s->hang[i], false);
+		atomic_store(&s->hang_reads[i], false);
 		atomic_store(&s->fail[i], false);
 		atomic_store(&s->tear[i], false);
 	}
@@ -225,8 +233,7 @@ void world_run(struct world *w, int64_t ns)
 	wait_for(w, NULL, ns);
 }
 
-/* The newest sequence of a host on a disk that it can reach; -1: none. */
-static json_int_t sequence_of(const struct world *w, uint32_t node)
+json_int_t world_sequence(const struct world *w, uint32_t node)
 {
 	json_t *list = disk_list(w->paths[0], NULL), *host;
 	json_int_t found = -1;
@@ -242,13 +249,13 @@ static json_int_t sequence_of(const struct world *w, uint32_t node)
 
 static bool sequence_reached(struct world *w)
 {
-	return sequence_of(w, w->watched->node) >= w->until_sequence;
+	return world_sequence(w, w->watched->node) >= w->until_sequence;
 }
 
 void world_rounds(struct world *w, const struct host *h, unsigned n)
 {
 	w->watched = h;
-	w->until_sequence = sequence_of(w, h->node) + n;
+	w->until_sequence = world_sequence(w, h->node) + n;
 	world_until(w, sequence_reached);
 }
 
@@ -298,4 +305,36 @@ struct disk_header world_header(const struct world *w)
 	assert_int_equal(disk_io_header(&io, NULL), 0);
 	disk_io_close(&io);
 	return io.header;
+}
+
+/* ---- what most tests wait for ---- */
+
+bool sees(const struct host *from, const struct host *to)
+{
+	struct disk_peer p;
+
+	return disk_peer(from->disk, to->node, &p) && disk_life_equal(&p.life, &to->life) &&
+	       p.age_ns < 3 * WORLD_POLL_NS;
+}
+
+bool a_and_b_see_each_other(struct world *w)
+{
+	return sees(&w->hosts[0], &w->hosts[1]) && sees(&w->hosts[1], &w->hosts[0]);
+}
+
+bool a_is_answered(struct world *w)
+{
+	return w->hosts[0].answers > 0;
+}
+
+bool b_is_told(struct world *w)
+{
+	return w->hosts[1].pills > 0;
+}
+
+void two_hosts_up(struct world *w)
+{
+	world_open(w, 0, 1, 11);
+	world_open(w, 1, 2, 21);
+	world_until(w, a_and_b_see_each_other);
 }

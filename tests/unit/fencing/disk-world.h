@@ -16,7 +16,7 @@
 
 /* What the storage of a host does, per disk of the world. A thread that hung may look at it after its test. */
 struct storage {
-	atomic_bool hang[DISK_PATHS_MAX], fail[DISK_PATHS_MAX], tear[DISK_PATHS_MAX];
+	atomic_bool hang[DISK_PATHS_MAX], hang_reads[DISK_PATHS_MAX], fail[DISK_PATHS_MAX], tear[DISK_PATHS_MAX];
 	atomic_int hanging;
 };
 
@@ -64,6 +64,9 @@ void world_close(struct host *h); /* its process is gone; what it wrote stays */
 void world_until(struct world *w, bool (*done)(struct world *w));
 void world_run(struct world *w, int64_t ns);
 
+/* The newest sequence of a host in disk 0; -1: none. */
+json_int_t world_sequence(const struct world *w, uint32_t node);
+
 /* Until @h has done @n rounds more. */
 void world_rounds(struct world *w, const struct host *h, unsigned n);
 
@@ -76,5 +79,18 @@ void world_write(const struct world *w, uint32_t sector, const uint8_t *data, ui
 struct disk_header world_header(const struct world *w);
 
 struct disk_life world_life(uint8_t boot, uint64_t incarnation);
+
+/* ---- what most tests wait for; a is host 0, b host 1 ---- */
+
+#define LONG (15 * NS_PER_S) /* an answer comes before that */
+#define ROUNDS(n) ((n)*WORLD_POLL_NS)
+
+bool sees(const struct host *from, const struct host *to); /* it has beaten lately */
+bool a_and_b_see_each_other(struct world *w);
+bool a_is_answered(struct world *w);
+bool b_is_told(struct world *w);
+
+/* Open a (boot 1, incarnation 11) and b (boot 2, incarnation 21); returns when they see each other. */
+void two_hosts_up(struct world *w);
 
 #endif
