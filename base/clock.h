@@ -17,6 +17,15 @@ static inline int64_t clock_now_ns(void)
 	return t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
+/* The same while the host sleeps, too (CLOCK_BOOTTIME): for what must be over when a suspended host wakes up. */
+static inline int64_t clock_boot_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
 /* Milliseconds since 1970 by the wall clock: for stamps that people and other hosts read, never for deadlines. */
 static inline int64_t clock_wall_ms(void)
 {

@@ -13,7 +13,8 @@
  * Traps (docs/cluster.md names their tests):
  *   - CS_ERR_TRY_AGAIN is flow control, and the answer while the ring changes: the message stays in the queue and
  *     is tried again after RETRY.
- *   - A large message keeps others waiting: what is larger than PIECE is split.
+ *   - A large message keeps others waiting: what is larger than PIECE is split. A beat must not wait behind a snapshot
+ *     at all, so urgent messages have a queue of their own, which goes first.
  *   - The connection ends with every restart of corosync. What was queued is lost, a view without members is told,
  *     and the connection is tried every RECONNECT.
  *   - During a reload of corosync.conf its list of nodes is taken down and built anew: it is read twice, and used
@@ -78,8 +79,8 @@ struct bus_corosync {
 	bool hold_over;     /* for too long */
 	struct bus_view view;
 
-	STAILQ_HEAD(, queued) queue;
-	size_t queue_bytes;
+	STAILQ_HEAD(queue, queued) queue, urgent;
+	size_t queue_bytes; /* of both */
 	int64_t retry_at;
 	uint32_t number;
 	struct frag_joiner *joiner;
@@ -101,12 +102,12 @@ static bool failed(struct bus_corosync *c, const char *what, cs_error_t error)
 
 /* ---- sending ---- */
 
-static struct queued *queue_pop(struct bus_corosync *c)
+static struct queued *queue_pop(struct bus_corosync *c, struct queue *from)
 {
-	struct queued *q = STAILQ_FIRST(&c->queue);
+	struct queued *q = STAILQ_FIRST(from);
 
 	if (q) {
-		STAILQ_REMOVE_HEAD(&c->queue, link);
+		STAILQ_REMOVE_HEAD(from, link);
 		c->queue_bytes -= q->size;
 	}
 	return q;
@@ -116,7 +117,7 @@ static void queue_clear(struct bus_corosync *c)
 {
 	struct queued *q;
 
-	while ((q = queue_pop(c)))
+	while ((q = queue_pop(c, &c->urgent)) || (q = queue_pop(c, &c->queue)))
 		free(q);
 }
 
@@ -148,28 +149,34 @@ static void queue_send(struct bus_corosync *c, int64_t now)
 
 	if (now < c->retry_at)
 		return;
-	while (!c->broken && (q = STAILQ_FIRST(&c->queue))) {
+	while (!c->broken) {
+		struct queue *from = STAILQ_EMPTY(&c->urgent) ? &c->queue : &c->urgent;
+
+		q = STAILQ_FIRST(from);
+		if (!q)
+			return;
 		q->sent = pieces_send(c, q->number, q->data, q->size, q->sent);
 		if (q->sent < q->size)
 			return;
-		free(queue_pop(c));
+		free(queue_pop(c, from));
 	}
 }
 
-static int corosync_send(struct bus *b, const void *data, size_t size, struct err *e)
+static int corosync_send(struct bus *b, const void *data, size_t size, bool urgent, struct err *e)
 {
 	struct bus_corosync *c = corosync_of(b);
+	size_t sent = 0, limit = urgent ? BUS_URGENT_MAX : BUS_MESSAGE_MAX;
+	struct queue *to = urgent ? &c->urgent : &c->queue;
 	struct queued *q;
-	size_t sent = 0;
 
-	if (size == 0 || size > BUS_MESSAGE_MAX)
-		return err_set(e, ERR_INPUT, "a message of %zu bytes, at most %u are allowed", size, BUS_MESSAGE_MAX);
+	if (size == 0 || size > limit)
+		return err_set(e, ERR_INPUT, "a message of %zu bytes, at most %zu are allowed", size, limit);
 	if (!c->connected)
 		return 0; /* lost */
 	if (c->queue_bytes + size > QUEUE_BYTES_MAX)
 		return err_set(e, ERR_UNSUPPORTED, "%zu bytes wait for the bus already", c->queue_bytes);
 	c->number++;
-	if (STAILQ_EMPTY(&c->queue))
+	if (STAILQ_EMPTY(&c->urgent) && (urgent || STAILQ_EMPTY(&c->queue)))
 		sent = pieces_send(c, c->number, data, size, 0);
 	if (sent == size || c->broken)
 		return 0;
@@ -179,7 +186,7 @@ static int corosync_send(struct bus *b, const void *data, size_t size, struct er
 	q->number = c->number;
 	memcpy(q->data, data, size);
 	c->queue_bytes += size;
-	STAILQ_INSERT_TAIL(&c->queue, q, link);
+	STAILQ_INSERT_TAIL(to, q, link);
 	return 0;
 }
 
@@ -363,6 +370,7 @@ static void view_tell_nobody(struct bus_corosync *c)
 {
 	struct bus_view v = {.ring = c->view.ring, .needed = c->view.needed, .expected = c->view.expected};
 
+	memcpy(v.configured, c->view.configured, sizeof(v.configured));
 	view_tell(c, &v);
 }
 
@@ -548,7 +556,7 @@ static int64_t corosync_deadline(struct bus *b)
 		return c->connect_at > 0 ? c->connect_at : 1;
 	if (c->broken)
 		return 1;
-	if (!STAILQ_EMPTY(&c->queue))
+	if (!STAILQ_EMPTY(&c->queue) || !STAILQ_EMPTY(&c->urgent))
 		at = c->retry_at > 0 ? c->retry_at : 1;
 	if (c->nodes_stale) { /* it changed while it was read */
 		int64_t soon = clock_now_ns() + RETRY;
@@ -583,6 +591,7 @@ struct bus *bus_corosync_new(const char *group)
 	c->bus.ops = &ops;
 	c->name.length = (uint32_t)snprintf(c->name.value, sizeof(c->name.value), "%s", group);
 	STAILQ_INIT(&c->queue);
+	STAILQ_INIT(&c->urgent);
 	if (RAND_bytes((unsigned char *)&c->number, sizeof(c->number)) != 1)
 		abort();
 	disconnect(c, -RECONNECT);

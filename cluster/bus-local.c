@@ -27,13 +27,15 @@ static struct bus_local *local_of(struct bus *b)
 	return (struct bus_local *)b;
 }
 
-static int local_send(struct bus *b, const void *data, size_t size, struct err *e)
+static int local_send(struct bus *b, const void *data, size_t size, bool urgent, struct err *e)
 {
 	struct bus_local *l = local_of(b);
 	struct queued *q;
 
-	if (size > BUS_MESSAGE_MAX)
-		return err_set(e, ERR_INPUT, "a message of %zu bytes, at most %u are allowed", size, BUS_MESSAGE_MAX);
+	size_t limit = urgent ? BUS_URGENT_MAX : BUS_MESSAGE_MAX;
+
+	if (size > limit)
+		return err_set(e, ERR_INPUT, "a message of %zu bytes, at most %zu are allowed", size, limit);
 	if (l->queue_bytes + size > QUEUE_BYTES_MAX)
 		return err_set(e, ERR_UNSUPPORTED, "%zu bytes wait for the bus already", l->queue_bytes);
 	q = xcalloc(1, sizeof(*q) + size);
@@ -41,7 +43,7 @@ static int local_send(struct bus *b, const void *data, size_t size, struct err *
 	memcpy(q->data, data, size);
 	l->queue_n++;
 	l->queue_bytes += size;
-	STAILQ_INSERT_TAIL(&l->queue, q, link);
+	STAILQ_INSERT_TAIL(&l->queue, q, link); /* the next dispatch hands out everything: nothing waits */
 	return 0;
 }
 
@@ -80,6 +82,7 @@ static void local_dispatch(struct bus *b, int64_t now_ns)
 
 	(void)now_ns;
 	v.expected = 1;
+	v.configured[0] = b->self;
 	if (!l->viewed) {
 		l->viewed = true;
 		b->handlers.view(b->arg, &v);

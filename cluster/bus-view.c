@@ -35,6 +35,8 @@ enum bus_view_verdict bus_view_make(const struct bus_group *g, const struct bus_
 		    !contains(v.members, v.n, g->members[i]))
 			v.members[v.n++] = g->members[i];
 	qsort(v.members, v.n, sizeof(v.members[0]), ascending);
+	memcpy(v.configured, nodes->ids, nodes->n * sizeof(nodes->ids[0]));
+	qsort(v.configured, nodes->n, sizeof(v.configured[0]), ascending);
 	v.quorate = q->quorate && nodes->n > 0 && v.n >= v.needed && contains(v.members, v.n, self);
 	*ret = v;
 	return BUS_VIEW_READY;
@@ -43,5 +45,6 @@ enum bus_view_verdict bus_view_make(const struct bus_group *g, const struct bus_
 bool bus_view_equal(const struct bus_view *a, const struct bus_view *b)
 {
 	return bus_ring_equal(a->ring, b->ring) && a->n == b->n && a->quorate == b->quorate && a->needed == b->needed &&
-	       a->expected == b->expected && !memcmp(a->members, b->members, a->n * sizeof(a->members[0]));
+	       a->expected == b->expected && !memcmp(a->members, b->members, a->n * sizeof(a->members[0])) &&
+	       !memcmp(a->configured, b->configured, a->expected * sizeof(a->configured[0]));
 }

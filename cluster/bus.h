@@ -13,7 +13,8 @@
  * A bus has two implementations for hosts (bus-local.c, one host alone; bus-corosync.c) and one for tests (tests/sim).
  * It promises little, because nothing that must never go wrong rests on it (cluster/core.h says why):
  *
- *   - inside a view, members get messages in one order, their own included, and a sender's messages in the order sent;
+ *   - inside a view, members get messages in one order, their own included, and a sender's messages in the order sent,
+ *     urgent ones apart;
  *   - messages of a view come after the view itself;
  *   - a message may be lost when the view changes. Around such a change members may see different views for a while,
  *     and a member that was cut off may have been given messages with gaps before it learns that it was.
@@ -25,6 +26,7 @@
 #define BUS_NODES_MAX 64
 #define BUS_FDS_MAX 4
 #define BUS_MESSAGE_MAX (8U << 20)
+#define BUS_URGENT_MAX (16U << 10)
 
 /* Names a view: no two views of a cluster have the same ring and different members, apart from members whose process
  * joins or leaves while its host stays. */
@@ -37,9 +39,10 @@ struct bus_view {
 	struct bus_ring ring;
 	uint32_t members[BUS_NODES_MAX]; /* ascending */
 	size_t n;
-	bool quorate;      /* the quorum service says that this side may go on */
-	unsigned needed;   /* hosts that are a majority of the configured */
-	unsigned expected; /* hosts configured, each with one vote */
+	bool quorate;                       /* the quorum service says that this side may go on */
+	unsigned needed;                    /* hosts that are a majority of the configured */
+	unsigned expected;                  /* hosts configured, each with one vote */
+	uint32_t configured[BUS_NODES_MAX]; /* their ids, ascending */
 };
 
 /* Called out of bus_dispatch() only. */
@@ -52,7 +55,7 @@ struct bus;
 
 /* What an implementation fills in; struct bus is the first member of its own struct. */
 struct bus_ops {
-	int (*send)(struct bus *b, const void *data, size_t size, struct err *e);
+	int (*send)(struct bus *b, const void *data, size_t size, bool urgent, struct err *e);
 	size_t (*fds)(struct bus *b, int ret[BUS_FDS_MAX]);
 	int64_t (*deadline)(struct bus *b);
 	void (*dispatch)(struct bus *b, int64_t now_ns);
@@ -78,7 +81,14 @@ static inline void bus_listen(struct bus *b, const struct bus_handlers *handlers
  * changed. -1 with @e when the queue is full (ERR_UNSUPPORTED) or the message too large (ERR_INPUT). */
 static inline int bus_send(struct bus *b, const void *data, size_t size, struct err *e)
 {
-	return b->ops->send(b, data, size, e);
+	return b->ops->send(b, data, size, false, e);
+}
+
+/* The same for a small message (BUS_URGENT_MAX bytes) that does not wait for those that are queued: it comes before
+ * them, and between the pieces of a large one. The order among urgent messages is kept. */
+static inline int bus_send_urgent(struct bus *b, const void *data, size_t size, struct err *e)
+{
+	return b->ops->send(b, data, size, true, e);
 }
 
 /* The descriptors to poll for reading. They may change with every dispatch; one that was closed is missing for at least

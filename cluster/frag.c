@@ -129,13 +129,13 @@ int frag_joiner_take(struct frag_joiner *j, uint32_t node, const void *data, siz
 	n = size - FRAG_HEADER_SIZE;
 	total = get_be32(h + 8);
 	offset = get_be32(h + 12);
-	if (p && offset == 0)
-		part_clear(steal_ptr(p)); /* its end was lost */
-	if (n == total) {
+	if (n == total) { /* nothing lost, and nothing is said about what is not whole yet */
 		*ret_data = body;
 		*ret_size = n;
 		return 1;
 	}
+	if (p && offset == 0)
+		part_clear(steal_ptr(p)); /* its end was lost */
 	if (!p && offset == 0) {
 		p = part_new(j);
 		if (!p)

@@ -14,7 +14,7 @@
  *   8  size of the whole message   12  where in it the bytes of this piece belong
  *
  * Pieces of a sender come in order, so that a piece that does not go on where the one before ended says that something
- * was lost: then the rest of that message is dropped. */
+ * was lost: then the rest of that message is dropped. A message in one piece may come between them. */
 
 #define FRAG_VERSION 1
 #define FRAG_HEADER_SIZE 16U

@@ -8,7 +8,6 @@
 #include "base/byteorder.h"
 #include "base/mem.h"
 
-#define MAGIC 'G'
 #define HEADER_SIZE 12U
 #define ITEM_SIZE 29U
 #define FIELDS_MAX 9
@@ -133,7 +132,7 @@ void msg_begin(struct msg_buf *b, const struct msg *m)
 
 	b->len = 0;
 	room = msg_room(b, HEADER_SIZE);
-	room[0] = MAGIC;
+	room[0] = MSG_MAGIC;
 	room[1] = MSG_VERSION;
 	room[2] = (uint8_t)m->type;
 	room[3] = m->flags;
@@ -210,7 +209,7 @@ int msg_decode(const void *data, size_t size, struct msg *ret, struct err *e)
 	const uint8_t *p = data;
 	struct msg m = {0};
 
-	if (size < HEADER_SIZE || p[0] != MAGIC)
+	if (size < HEADER_SIZE || p[0] != MSG_MAGIC)
 		return err_set(e, ERR_PROTOCOL, "%zu bytes that are no message of a Godwit cluster", size);
 	if (p[1] != MSG_VERSION)
 		return err_set(e, ERR_PROTOCOL,

@@ -19,6 +19,7 @@
  * count (4 bytes) and for each item kind (1), epoch (8), node (4), seq (8), version (4), size (4) and the bytes; for
  * SNAP_DATA the bytes to the end. */
 
+#define MSG_MAGIC 'G'
 #define MSG_VERSION 1
 #define MSG_ITEMS_MAX 65536U
 

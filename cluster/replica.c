@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cluster/core.h"
+#include "cluster/msg.h"
 #include "cluster/store.h"
 
 #define TURNS_MAX 64 /* of a bus that always has something; then the loop's other work gets its turn */
@@ -241,14 +242,20 @@ static void on_view(void *arg, const struct bus_view *view)
 		 view->n, view->expected, view->quorate);
 	if (r->core)
 		core_view(r->core, clock_now_ns(), view);
+	if (r->o.view)
+		r->o.view(r->o.arg, view);
 }
 
 static void on_deliver(void *arg, uint32_t node, const uint8_t *data, size_t size)
 {
 	struct replica *r = arg;
 
-	if (r->core)
+	if (size > 0 && data[0] != MSG_MAGIC) {
+		if (r->o.heard)
+			r->o.heard(r->o.arg, node, data, size);
+	} else if (r->core) {
 		core_deliver(r->core, clock_now_ns(), node, data, size);
+	}
 }
 
 static const struct bus_handlers bus_handlers = {.deliver = on_deliver, .view = on_view};
@@ -472,6 +479,16 @@ int replica_propose(struct replica *r, const json_t *command, replica_done_fn *d
 	}
 	step_soon(r);
 	return 0;
+}
+
+void replica_say(struct replica *r, const void *data, size_t size)
+{
+	struct err e = ERR_INIT;
+
+	assert(size > 0 && *(const uint8_t *)data != MSG_MAGIC);
+	if (bus_send_urgent(r->bus, data, size, &e) < 0)
+		log_debug("event=bus-send error=\"%s\"", e.text);
+	step_soon(r);
 }
 
 struct sqlite3 *replica_db(struct replica *r)

@@ -34,7 +34,13 @@ struct replica_options {
 
 	/* View, quorum, leader, sync or alarms have changed. */
 	void (*changed)(void *arg);
-	void *arg; /* of both, each of which may be NULL */
+
+	/* A message of replica_say() has come from @node, which may be this host. */
+	void (*heard)(void *arg, uint32_t node, const uint8_t *data, size_t size);
+
+	/* The bus has told a view. */
+	void (*view)(void *arg, const struct bus_view *view);
+	void *arg; /* of all, each of which may be NULL */
 };
 
 struct replica;
@@ -54,6 +60,10 @@ typedef void replica_done_fn(void *arg, const json_t *result, const struct err *
  * ERR_UNAVAILABLE without quorum, without sync, with a full disk or queue; ERR_UNSUPPORTED while a member does not know
  * this version; ERR_INPUT when it is too large or no object. */
 int replica_propose(struct replica *r, const json_t *command, replica_done_fn *done, void *arg, struct err *e);
+
+/* Send a small message (BUS_URGENT_MAX bytes) to all members beside the log: not in its order, not kept, and ahead of
+ * what it has to send. Its first byte is not MSG_MAGIC. Lost while the bus is away, like any. */
+void replica_say(struct replica *r, const void *data, size_t size);
 
 /* Read-only, as of the newest entry on this host's disk. */
 struct sqlite3 *replica_db(struct replica *r);

@@ -172,6 +172,20 @@ static void a_view_names_those_whom_all_three_services_name(void **state)
 	}
 }
 
+static void a_view_names_the_configured_hosts_in_order(void **state)
+{
+	struct bus_group g = {.ring = {1, 8}, .members = {5}, .n = 1};
+	struct bus_quorum q = {.ring = {1, 8}, .members = {5}, .n = 1};
+	struct bus_nodes nodes = {.ids = {7, 5, 6}, .n = 3};
+	struct bus_view v;
+
+	(void)state;
+	assert_int_equal(bus_view_make(&g, &q, &nodes, 5, &v), BUS_VIEW_READY);
+	assert_int_equal(v.expected, 3);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(v.configured[i], 5 + i);
+}
+
 static void rings_of_the_same_number_are_not_the_same(void **state)
 {
 	struct bus_group g = {.ring = {1, 8}, .members = {1}, .n = 1};
@@ -196,6 +210,9 @@ static void views_that_differ_in_anything_are_different(void **state)
 	b.expected = 4;
 	assert_false(bus_view_equal(&a, &b));
 	b = a;
+	b.configured[2] = 4;
+	assert_false(bus_view_equal(&a, &b));
+	b = a;
 	b.quorate = false;
 	assert_false(bus_view_equal(&a, &b));
 	b = a;
@@ -207,6 +224,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_view_names_those_whom_all_three_services_name),
+		cmocka_unit_test(a_view_names_the_configured_hosts_in_order),
 		cmocka_unit_test(rings_of_the_same_number_are_not_the_same),
 		cmocka_unit_test(views_that_differ_in_anything_are_different),
 	};

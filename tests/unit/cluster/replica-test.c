@@ -33,7 +33,8 @@ struct box {
 	char text[ERR_TEXT_MAX];
 	json_t *result;
 	uint64_t applied; /* index */
-	size_t n_applied, n_refused, changed;
+	size_t n_applied, n_refused, changed, views;
+	char heard[64]; /* all of it */
 };
 
 static void on_applied(void *arg, uint64_t index, const json_t *command, const json_t *result, const struct err *e)
@@ -53,6 +54,22 @@ static void on_changed(void *arg)
 	((struct box *)arg)->changed++;
 }
 
+static void on_heard(void *arg, uint32_t node, const uint8_t *data, size_t size)
+{
+	struct box *b = arg;
+
+	assert_int_equal(node, 1);
+	strncat(b->heard, (const char *)data, size);
+}
+
+static void on_view(void *arg, const struct bus_view *view)
+{
+	struct box *b = arg;
+
+	assert_true(view->quorate && view->n == 1 && view->expected == 1 && view->configured[0] == 1);
+	b->views++;
+}
+
 static int try_open(struct box *b, struct err *e)
 {
 	struct replica_options o = {.bus = bus_local_new(1),
@@ -61,6 +78,8 @@ static int try_open(struct box *b, struct err *e)
 				    .history = 4711,
 				    .applied = on_applied,
 				    .changed = on_changed,
+				    .heard = on_heard,
+				    .view = on_view,
 				    .arg = b};
 
 	b->applied = 0;
@@ -463,6 +482,30 @@ static void bytes_that_wait_are_limited_too(void **state)
 	end(&b);
 }
 
+static bool heard_twice(struct box *b)
+{
+	return strlen(b->heard) == strlen("BoneBtwo");
+}
+
+static void what_is_said_beside_the_log_is_heard_in_order_and_not_kept(void **state)
+{
+	struct box b;
+
+	(void)state;
+	begin(&b);
+	open_box(&b);
+	run_until(&b, synced);
+	assert_int_equal(b.views, 1);
+	put(&b, "1", "colour", "red");
+	replica_say(b.r, "Bone", 4);
+	replica_say(b.r, "Btwo", 4);
+	run_until(&b, heard_twice);
+	assert_string_equal(b.heard, "BoneBtwo");
+	run_until(&b, answered);
+	assert_int_equal(b.n_applied, 1);
+	end(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -477,6 +520,7 @@ int main(void)
 		cmocka_unit_test(a_full_disk_raises_an_alarm_and_refuses_until_there_is_room),
 		cmocka_unit_test(a_full_queue_refuses_and_loses_nothing_of_what_it_has_taken),
 		cmocka_unit_test(bytes_that_wait_are_limited_too),
+		cmocka_unit_test(what_is_said_beside_the_log_is_heard_in_order_and_not_kept),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
