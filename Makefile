@@ -75,6 +75,8 @@ $(B)/sim/move-sim: $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/move-*.c)) $(cal
 	$(link)
 $(B)/sim/moves-sim: $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/moves-*.c)) $(call libs,$(LINK_node))
 	$(link)
+$(B)/sim/lease-sim: $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/lease-*.c)) $(call libs,$(LINK_cluster))
+	$(link)
 $(B)/fuzz/%: $(B)/tests/fuzz/%.o $(call libs,$(LINK_node))
 	$(link) -fsanitize=fuzzer
 $(B)/tools/replica-member: $(B)/tests/tools/replica-member.o $(B)/tests/unit/cluster/kv-machine.o $(call libs,$(LINK_cluster))
@@ -139,7 +141,7 @@ help:
 	@sed -n 's/^## /  /p' Makefile
 
 # What scripts/check builds.
-programs-of-tests: $(UNIT) $(TOOLS) $(addprefix $(B)/sim/,replica-sim move-sim moves-sim)
+programs-of-tests: $(UNIT) $(TOOLS) $(addprefix $(B)/sim/,replica-sim move-sim moves-sim lease-sim)
 fuzzers: $(FUZZERS)
 tidy: $(SOURCES:%=build/tidy/%.ok)
 build/tidy/%.ok: % $(HEADERS) .clang-tidy
