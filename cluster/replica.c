@@ -538,6 +538,11 @@ bool replica_leads(const struct replica *r)
 	return s.leading;
 }
 
+uint32_t replica_self(const struct replica *r)
+{
+	return r->self;
+}
+
 bool replica_member(const struct replica *r, uint32_t node)
 {
 	for (size_t i = 0; i < r->view.n; i++)

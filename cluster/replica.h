@@ -80,6 +80,9 @@ bool replica_synced(const struct replica *r);
 /* This host writes the log. It is also the one that manages the cluster: nothing unsafe follows if two believe so. */
 bool replica_leads(const struct replica *r);
 
+/* This host's id; 0 until the bus has told a view. */
+uint32_t replica_self(const struct replica *r);
+
 /* Is @node present, as this host sees it? */
 bool replica_member(const struct replica *r, uint32_t node);
 

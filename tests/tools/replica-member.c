@@ -6,16 +6,14 @@
  *
  * A line is a verb and its words; each answer is one line of JSON with the verb in "answer".
  *
- *   status                 replica_status(), and `keys` and `digest_kv`: SHA-256 of the table
- *   put KEY VALUE          {"ok": true} or {"ok": false, "code", "error"}, and `ms`: how long it took
- *   load CALLERS SIZE COUNT SECONDS KEYS
- *                          that many callers, each with one command of SIZE bytes under way, until COUNT commands are
- *                          answered or SECONDS are over (0: no limit). KEYS: so many keys in turn, 0: never one twice.
- *                          A caller that is refused tries again 5 ms later. Answers with counts and latencies.
- *   stop                   ends the load now
- *   fill MIB               state: values of 256 KiB
- *   check FILE             are all the keys that FILE names there? {"missing": N, "keys": N}
- *   quit                   likewise the end of stdin
+ *   status                 replica_status(), and `keys` and `digest_kv`: SHA-256 of the table; `lease_ms`: what is left
+ * of this host's lease, and `lease_age_ms`: the oldest that it ever was since the last status put KEY VALUE {"ok":
+ * true} or {"ok": false, "code", "error"}, and `ms`: how long it took load CALLERS SIZE COUNT SECONDS KEYS that many
+ * callers, each with one command of SIZE bytes under way, until COUNT commands are answered or SECONDS are over (0: no
+ * limit). KEYS: so many keys in turn, 0: never one twice. A caller that is refused tries again 5 ms later. Answers with
+ * counts and latencies. stop                   ends the load now fill MIB               state: values of 256 KiB check
+ * FILE             are all the keys that FILE names there? {"missing": N, "keys": N} quit                   likewise
+ * the end of stdin
  *
  * With --acked every command of a load that is acknowledged is written to FILE, a line each, before anything else
  * happens: what it names must never be missing, whatever is killed.
@@ -35,6 +33,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cluster/lease.h"
 #include "cluster/replica.h"
 #include "tests/unit/cluster/kv-machine.h"
 
@@ -44,6 +43,7 @@
 #define REFUSED_AGAIN (5 * NS_PER_MS)
 #define FILL_VALUE (256U << 10)
 #define FILL_CALLERS 8
+#define TOKEN_MS 1000 /* of corosync in tests/integration/replica */
 
 struct member;
 
@@ -77,6 +77,10 @@ struct member {
 	char prefix[20]; /* of ids: of this life */
 	uint64_t number;
 	struct load load;
+	struct timing timing;
+	struct lease *lease;
+	struct loop_timer *beat;
+	int64_t lease_age_ns; /* the oldest since the last status */
 };
 
 static void answer(const char *verb, json_t *o)
@@ -96,6 +100,61 @@ static json_t *failure(const struct err *e)
 	return json_pack("{s:b, s:s, s:s}", "ok", 0, "code", err_code_name(e->code), "error", e->text);
 }
 
+/* ---- lease ---- */
+
+/* How long ago the beat was sent that the lease counts from; kept if it is the oldest. */
+static void lease_look(struct member *m)
+{
+	int64_t until = lease_until(m->lease), age = clock_boot_ns() - (until - m->timing.lease_ns);
+
+	if (until > 0 && until != LEASE_FOREVER && age > m->lease_age_ns)
+		m->lease_age_ns = age;
+}
+
+static void on_beat(void *arg)
+{
+	struct member *m = arg;
+	uint8_t buf[BEAT_SIZE_MAX];
+	size_t size = lease_beat(m->lease, clock_boot_ns(), buf);
+	int64_t due, now;
+
+	if (size)
+		replica_say(m->r, buf, size);
+	due = lease_due(m->lease);
+	now = clock_boot_ns();
+	loop_timer_set(m->beat, due < 0 ? -1 : due > now ? due - now : 0);
+}
+
+static void on_heard(void *arg, uint32_t node, const uint8_t *data, size_t size)
+{
+	struct member *m = arg;
+	struct err e = ERR_INIT;
+
+	if (!m->lease)
+		return;
+	lease_look(m);
+	if (lease_heard(m->lease, clock_boot_ns(), node, data, size, &e) < 0)
+		log_warning("event=beat node=%u error=\"%s\"", node, e.text);
+}
+
+static void on_view(void *arg, const struct bus_view *view)
+{
+	struct member *m = arg;
+
+	if (!m->lease && replica_self(m->r)) {
+		struct lease_options o = {.self = replica_self(m->r), .timing = m->timing};
+
+		if (RAND_bytes((unsigned char *)&o.incarnation, sizeof(o.incarnation)) != 1)
+			abort();
+		o.incarnation |= 1;
+		m->lease = lease_new(&o, clock_boot_ns());
+	}
+	if (!m->lease)
+		return;
+	lease_view(m->lease, clock_boot_ns(), view);
+	on_beat(m);
+}
+
 /* ---- status, put, check ---- */
 
 static void status(struct member *m)
@@ -112,6 +171,12 @@ static void status(struct member *m)
 	json_object_set_new(o, "keys", json_integer(kv_count(replica_db(m->r))));
 	json_object_set_new(o, "synced", json_boolean(replica_synced(m->r)));
 	json_object_set_new(o, "leads", json_boolean(replica_leads(m->r)));
+	if (m->lease) {
+		lease_look(m);
+		json_object_set_new(o, "lease_ms", json_integer((lease_until(m->lease) - clock_boot_ns()) / NS_PER_MS));
+		json_object_set_new(o, "lease_age_ms", json_integer(m->lease_age_ns / NS_PER_MS));
+		m->lease_age_ns = 0;
+	}
 	answer("status", o);
 }
 
@@ -402,7 +467,7 @@ int main(int argc, char **argv)
 						{"acked", required_argument, NULL, 'k'},
 						{0}};
 	struct member m = {.acked_fd = -1};
-	struct replica_options o = {.machine = &kv_machine, .arg = &m};
+	struct replica_options o = {.machine = &kv_machine, .heard = on_heard, .view = on_view, .arg = &m};
 	uint32_t alone = 0, random = 0;
 	struct err e = ERR_INIT;
 	int opt;
@@ -424,6 +489,8 @@ int main(int argc, char **argv)
 	snprintf(m.prefix, sizeof(m.prefix), "%08x", random);
 	signal(SIGPIPE, SIG_IGN);
 	m.loop = loop_new();
+	timing_make(TOKEN_MS, &m.timing);
+	m.beat = loop_timer_add(m.loop, -1, 0, on_beat, &m);
 	o.bus = alone ? bus_local_new(alone) : bus_corosync_new(GROUP);
 	if (replica_new(m.loop, &o, &m.r, &e) < 0) {
 		answer("start", failure(&e));
@@ -433,8 +500,10 @@ int main(int argc, char **argv)
 	m.input = loop_io_add(m.loop, STDIN_FILENO, LOOP_READ, on_input, &m);
 	loop_run(m.loop);
 	loop_io_free(m.input);
+	loop_timer_free(m.beat);
 	m.load.running = false;
 	replica_free(m.r);
+	lease_free(m.lease);
 	for (size_t i = 0; i < m.load.callers; i++)
 		loop_timer_free(m.load.list[i].again);
 	loop_timer_free(m.load.limit);
