@@ -204,11 +204,11 @@ json_t *state_setting_list(sqlite3 *db, const char *prefix, struct err *e)
 }
 
 const struct op access_ops[] = {
-	{"setting.set", "setting", "key", setting_set_args, setting_set, EVENT_AUDIT},
-	{"token.create", "token", "hash", token_create_args, token_create, EVENT_AUDIT},
-	{"token.use", "token", "hash", token_use_args, token_use, EVENT_AUDIT},
-	{"token.revoke", "token", "hash", token_revoke_args, token_revoke, EVENT_AUDIT},
-	{"user.create", "user", "name", user_create_args, user_create, EVENT_AUDIT},
-	{"user.delete", "user", "name", user_delete_args, user_delete, EVENT_AUDIT},
+	{"setting.set", "setting", "key", setting_set_args, setting_set, EVENT_AUDIT, 1},
+	{"token.create", "token", "hash", token_create_args, token_create, EVENT_AUDIT, 1},
+	{"token.use", "token", "hash", token_use_args, token_use, EVENT_AUDIT, 1},
+	{"token.revoke", "token", "hash", token_revoke_args, token_revoke, EVENT_AUDIT, 1},
+	{"user.create", "user", "name", user_create_args, user_create, EVENT_AUDIT, 1},
+	{"user.delete", "user", "name", user_delete_args, user_delete, EVENT_AUDIT, 1},
 	{0},
 };

@@ -123,10 +123,12 @@ struct op {
 	const struct arg *args;
 	int (*apply)(struct change *c);
 	enum event_level level; /* EVENT_AUDIT: what somebody decided; EVENT_REPORT: what an agent saw or did */
+	unsigned since;         /* the command version that brought it, or these arguments of it */
 };
 
 /* Each part's operations; a NULL name ends the table. */
 extern const struct op node_ops[], vm_ops[], network_ops[], migration_ops[], task_ops[], access_ops[];
+extern const struct op life_ops[], fence_ops[], ha_ops[];
 
 /* Make or upgrade the tables; the digest over them (cluster/state-schema.c). */
 int state_schema(sqlite3 *db, struct err *e);
@@ -138,6 +140,30 @@ int state_digest(sqlite3 *db, uint8_t out[32], struct err *e);
 
 /* 1 there is such a node, 0 there is none: then refused by name; -1. */
 int node_need(struct change *c, const char *name);
+
+/* Refuse unless guests may be given to node @name, which is there: it is not lost, not confirmed dead, not put aside,
+ * and its daemon is not being stopped. */
+int node_takes(struct change *c, const char *name);
+
+/* Refuse what node @name says while it is confirmed dead. @what: "what it saw". */
+int node_speaks(struct change *c, const char *name, const char *what);
+
+/* 1 node @name is confirmed dead; 0 it is not, and *ret_life says what it is instead (static); -1. */
+int node_is_fenced(struct change *c, const char *name, const char **ret_life);
+
+/* Node @name is removed: forget its life, its places at fence devices, its levels, and that it was anybody's home. */
+int node_forget_life(struct change *c, const char *name);
+int node_forget_fencing(struct change *c, const char *name);
+
+/* Guest @name was started again: remember it, with @kind "crash", "failed" or "host". */
+int restart_write(struct change *c, const char *name, const char *kind, const char *node, const char *reason);
+int restarts_forget(struct change *c, const char *name);
+
+/* Node @node is where guest @name goes back to; NULL: it is at home wherever it is. */
+int home_write(struct change *c, const char *name, const char *node);
+
+/* Guest c->name is deleted: refused while another one waits for it. */
+int vm_forget_ha(struct change *c);
 
 /* Refuse if node @name cannot promise @need more bytes of memory, beside what it has promised already. */
 int node_memory_check(struct change *c, const char *name, int64_t need);

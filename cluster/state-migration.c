@@ -91,7 +91,7 @@ static int create_check(struct change *c, const struct vm_row *vm, const char *n
 
 	if (r > 0)
 		return refuse(c, ERR_CONFLICT, "exists already; use a new id for each migration");
-	if (r < 0 || node_need(c, to) < 0)
+	if (r < 0 || node_need(c, to) < 0 || node_takes(c, to) < 0)
 		return -1;
 	if (!strcmp(vm->owner, to))
 		return refuse(c, ERR_CONFLICT, "vm %s is on node %s already; choose another node", name, to);
@@ -155,7 +155,8 @@ static int commit(struct change *c, const struct migration_row *m)
 	json_t *data = json_pack("{s:s, s:s, s:I, s:s}", "name", m->vm, "owner", m->dst, "epoch",
 				 (json_int_t)m->epoch + 1, "from", m->src);
 
-	if (vm_own(c, m->vm, m->dst, m->epoch + 1, true) < 0) {
+	/* Where a move takes it, it is at home. */
+	if (vm_own(c, m->vm, m->dst, m->epoch + 1, true) < 0 || home_write(c, m->vm, NULL) < 0) {
 		json_decref(data);
 		return -1;
 	}
@@ -204,6 +205,8 @@ static int step_check(struct change *c, const struct migration_row *m, enum move
 	if (role != MOVE_MANAGER && strcmp(node, role == MOVE_SRC ? m->src : m->dst) != 0)
 		return refuse(c, ERR_FORBIDDEN, "node %s is not its %s, which is node %s", node,
 			      role == MOVE_SRC ? "source" : "destination", role == MOVE_SRC ? m->src : m->dst);
+	if (role != MOVE_MANAGER && node_speaks(c, node, "what it says of a move") < 0)
+		return -1;
 	if (to == m->step) {
 		c->unchanged = true;
 		return 0;
@@ -313,8 +316,8 @@ json_t *state_migration_list(sqlite3 *db, bool active, struct err *e)
 }
 
 const struct op migration_ops[] = {
-	{"migration.step", "migration", "id", migration_step_args, migration_step, EVENT_REPORT},
-	{"migration.create", "migration", "id", migration_create_args, migration_create, EVENT_AUDIT},
-	{"migration.cancel", "migration", "id", migration_cancel_args, migration_cancel, EVENT_AUDIT},
+	{"migration.step", "migration", "id", migration_step_args, migration_step, EVENT_REPORT, 1},
+	{"migration.create", "migration", "id", migration_create_args, migration_create, EVENT_AUDIT, 1},
+	{"migration.cancel", "migration", "id", migration_cancel_args, migration_cancel, EVENT_AUDIT, 1},
 	{0},
 };

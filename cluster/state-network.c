@@ -87,7 +87,7 @@ json_t *state_network_list(sqlite3 *db, struct err *e)
 }
 
 const struct op network_ops[] = {
-	{"network.create", "network", "name", network_create_args, network_create, EVENT_AUDIT},
-	{"network.delete", "network", "name", network_delete_args, network_delete, EVENT_AUDIT},
+	{"network.create", "network", "name", network_create_args, network_create, EVENT_AUDIT, 1},
+	{"network.delete", "network", "name", network_delete_args, network_delete, EVENT_AUDIT, 1},
 	{0},
 };

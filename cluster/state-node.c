@@ -256,25 +256,41 @@ static int node_remove(struct change *c)
 	if (r < 0 || last_id_read(c, &last) < 0 || ring_changed(c, last) < 0 || baseline_forget(c) < 0 ||
 	    sql_run(c->db, c->e, "DELETE FROM node_address WHERE node = ?", sql_text(c->name)) < 0)
 		return -1;
+	if (node_forget_life(c, c->name) < 0 || node_forget_fencing(c, c->name) < 0)
+		return -1;
 	json_object_set_new(c->result, "name", json_string(c->name));
 	return sql_run(c->db, c->e, "DELETE FROM node WHERE name = ?", sql_text(c->name));
 }
 
 /* ---- reports ---- */
 
+#define NODE_REPORT_ARGS                                                                                               \
+	NEEDED("node", ARG_NAME),                                                                                      \
+		NEEDED("memory", ARG_OBJECT), /* {total, free}: bytes; free is what new guests could really have */    \
+		NEEDED_IN("cpus", ARG_INT, 1, 65536),                                                                  \
+		ALLOWED_IN("load", ARG_NUMBER, 0, 65536), /* runnable tasks, averaged over a minute */                 \
+		ALLOWED("cpu", ARG_OBJECT),               /* {kind, models[], features[]} */                           \
+		ALLOWED_IN("networks", ARG_TEXTS, 0, 1024),                                                            \
+		ALLOWED_IN("paths", ARG_TEXTS, 0, 1024), /* folders with disks that it reaches */                      \
+		ALLOWED("versions", ARG_OBJECT), ALLOWED_IN("boot_id", ARG_TEXT, 1, 64),                               \
+		ALLOWED("clock", ARG_OBJECT) /* {unix_ms, synchronized, error_ms} */
+
+static const struct arg node_report_args_1[] = {NODE_REPORT_ARGS, {0}};
 static const struct arg node_report_args[] = {
-	NEEDED("node", ARG_NAME),
-	NEEDED("memory", ARG_OBJECT), /* {total, free}: bytes; free is what new guests could really have */
-	NEEDED_IN("cpus", ARG_INT, 1, 65536),
-	ALLOWED_IN("load", ARG_NUMBER, 0, 65536), /* runnable tasks, averaged over a minute */
-	ALLOWED("cpu", ARG_OBJECT),               /* {kind, models[], features[]} */
-	ALLOWED_IN("networks", ARG_TEXTS, 0, 1024),
-	ALLOWED_IN("paths", ARG_TEXTS, 0, 1024), /* folders with disks that it reaches */
-	ALLOWED("versions", ARG_OBJECT),
-	ALLOWED_IN("boot_id", ARG_TEXT, 1, 64),
-	ALLOWED("clock", ARG_OBJECT), /* {unix_ms, synchronized, error_ms} */
+	NODE_REPORT_ARGS,
+	ALLOWED("watchdog", ARG_OBJECT), /* {armed: bool, ...}: only such a node can be proved dead by expiry */
 	{0},
 };
+
+/* json_extract() must find a truth value or nothing. */
+static int watchdog_check(struct change *c)
+{
+	const json_t *watchdog = arg_json(c, "watchdog");
+
+	if (watchdog && !json_is_boolean(json_object_get(watchdog, "armed")))
+		return refuse(c, ERR_INPUT, "watchdog.armed must be true or false");
+	return 0;
+}
 
 static int node_report(struct change *c)
 {
@@ -287,7 +303,7 @@ static int node_report(struct change *c)
 	    json_integer_value(free_now) > json_integer_value(total))
 		return refuse(c, ERR_INPUT, "memory must be {total, free} in bytes, with free at most total");
 	text = change_dump(c, c->args, REPORT_MAX, "the report");
-	if (!text || node_need(c, c->name) < 0)
+	if (!text || watchdog_check(c) < 0 || node_need(c, c->name) < 0 || node_speaks(c, c->name, "its report") < 0)
 		return -1;
 	return sql_run(c->db, c->e, "UPDATE node SET memory = ?, report = ?, reported = ? WHERE name = ?",
 		       sql_int(json_integer_value(total)), sql_text(text), sql_int(c->time), sql_text(c->name));
@@ -327,11 +343,15 @@ int node_memory_check(struct change *c, const char *name, int64_t need)
 
 /* ---- questions ---- */
 
-#define NODE_COLUMNS "name id fingerprint joined reported report* memory_promised vms addresses*"
+#define NODE_COLUMNS                                                                                                   \
+	"name id fingerprint joined reported report* memory_promised vms addresses* life life_since fencing frozen? "  \
+	"aside aside_since"
 #define NODE_SELECT                                                                                                    \
 	"SELECT n.name, n.id, n.fingerprint, n.joined, n.reported, n.report, " PROMISED(                               \
 		"n.name") ", (SELECT count(*) FROM vm WHERE owner = n.name), (SELECT json_group_array(address) FROM "  \
-			  "(SELECT address FROM node_address WHERE node = n.name ORDER BY place)) FROM node n "
+			  "(SELECT address FROM node_address WHERE node = n.name ORDER BY place)), "                   \
+			  "coalesce(l.life, 'up'), l.since, l.fencing, coalesce(l.frozen, 0), l.aside, l.aside_since " \
+			  "FROM node n LEFT JOIN node_life l ON l.node = n.name "
 
 json_t *state_node_get(sqlite3 *db, const char *name, struct err *e)
 {
@@ -355,10 +375,11 @@ json_t *state_node_list(sqlite3 *db, struct err *e)
 }
 
 const struct op node_ops[] = {
-	{"node.report", "node", "node", node_report_args, node_report, EVENT_QUIET},
-	{"node.join", "node", "name", node_join_args, node_join, EVENT_AUDIT},
-	{"node.baseline", "node", "node", node_baseline_args, node_baseline, EVENT_REPORT},
-	{"node.edit", "node", "name", node_edit_args, node_edit, EVENT_AUDIT},
-	{"node.remove", "node", "name", node_remove_args, node_remove, EVENT_AUDIT},
+	{"node.report", "node", "node", node_report_args_1, node_report, EVENT_QUIET, 1},
+	{"node.report", "node", "node", node_report_args, node_report, EVENT_QUIET, 2},
+	{"node.join", "node", "name", node_join_args, node_join, EVENT_AUDIT, 1},
+	{"node.baseline", "node", "node", node_baseline_args, node_baseline, EVENT_REPORT, 1},
+	{"node.edit", "node", "name", node_edit_args, node_edit, EVENT_AUDIT, 1},
+	{"node.remove", "node", "name", node_remove_args, node_remove, EVENT_AUDIT, 1},
 	{0},
 };

@@ -20,6 +20,14 @@
  * the guest's memory must not be used; finished is NULL while it goes on
  * - event: every applied command, oldest first: id of the request; data, the answer; chain, see cluster/state-recent.h;
  *   level, enum event_level
+ *
+ * Version 2, whose tables stay empty until the first command of version 2:
+ * - node_life: no row: up, and nothing to say. fencing is the newest of the node; aside is why no guest goes there
+ * - fencing: number is the index of node.lost; proof to fenced_by are of node.fenced, alive is when it was back
+ * - fence_step: number is the index of the command, fencing the one it belongs to
+ * - fence_device: options and secret (the names of those that nobody is told) are JSON
+ * - vm_ha: mode NULL: as the setting ha.default says; vm_after: what must hold of `other` before vm is started
+ * - vm_restart: starts that HA caused; vm_home: where a guest was before its host died
  */
 static const char *const steps[] = {
 	"CREATE TABLE node (name TEXT PRIMARY KEY, id INTEGER NOT NULL UNIQUE, fingerprint TEXT NOT NULL UNIQUE,"
@@ -73,28 +81,65 @@ static const char *const steps[] = {
 	"CREATE TABLE event (seq INTEGER PRIMARY KEY, level INTEGER NOT NULL, id BLOB, chain INTEGER NOT NULL,"
 	" time INTEGER NOT NULL, by TEXT NOT NULL, origin TEXT NOT NULL, op TEXT NOT NULL, object TEXT NOT NULL,"
 	" data TEXT NOT NULL) STRICT;",
+
+	"CREATE TABLE node_life (node TEXT PRIMARY KEY, life TEXT NOT NULL, since INTEGER NOT NULL, fencing INTEGER,"
+	" frozen INTEGER NOT NULL, aside TEXT, aside_since INTEGER) STRICT, WITHOUT ROWID;"
+	"CREATE TABLE fencing (number INTEGER PRIMARY KEY, node TEXT NOT NULL, incarnation TEXT, reason TEXT,"
+	" by TEXT NOT NULL, began INTEGER NOT NULL, proof TEXT, device TEXT, text TEXT, fenced_by TEXT,"
+	" fenced INTEGER, alive INTEGER) STRICT;"
+	"CREATE TABLE fence_step (number INTEGER PRIMARY KEY, fencing INTEGER NOT NULL, kind TEXT NOT NULL, device "
+	"TEXT,"
+	" level INTEGER, result TEXT NOT NULL, text TEXT, by TEXT NOT NULL, time INTEGER NOT NULL) STRICT;"
+	"CREATE INDEX fence_step_fencing ON fence_step (fencing, number);"
+	"CREATE TABLE fence_device (name TEXT PRIMARY KEY, agent TEXT NOT NULL, options TEXT NOT NULL,"
+	" secret TEXT NOT NULL, by TEXT NOT NULL, changed INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE TABLE fence_device_node (device TEXT NOT NULL, node TEXT NOT NULL, plug TEXT,"
+	" PRIMARY KEY (device, node)) STRICT, WITHOUT ROWID;"
+	"CREATE TABLE fence_level (node TEXT NOT NULL, level INTEGER NOT NULL, place INTEGER NOT NULL,"
+	" device TEXT NOT NULL, PRIMARY KEY (node, level, place)) STRICT, WITHOUT ROWID;"
+
+	"CREATE TABLE vm_ha (vm TEXT PRIMARY KEY, mode TEXT, priority INTEGER NOT NULL, max_restarts INTEGER NOT NULL,"
+	" failback TEXT NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE TABLE vm_after (vm TEXT NOT NULL, other TEXT NOT NULL, place INTEGER NOT NULL, until TEXT NOT NULL,"
+	" seconds INTEGER, address TEXT, PRIMARY KEY (vm, other)) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX vm_after_other ON vm_after (other);"
+	"CREATE TABLE vm_restart (vm TEXT NOT NULL, number INTEGER NOT NULL, kind TEXT NOT NULL, node TEXT NOT NULL,"
+	" reason TEXT, time INTEGER NOT NULL, PRIMARY KEY (vm, number)) STRICT, WITHOUT ROWID;"
+	"CREATE TABLE vm_home (vm TEXT PRIMARY KEY, node TEXT NOT NULL, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;",
 };
 
 /* The tables of the newest version, each with the query that the digest reads it by. A test compares this list with
- * what the steps make. */
+ * what the steps make. While hosts are upgraded one by one, members with and without the tables of a later step compare
+ * their digests: an empty one of those adds nothing. */
 static const struct {
 	const char *name;
 	const char *rows;
+	bool later; /* made by a step after the first */
 } tables[] = {
-	{"event", "SELECT * FROM event ORDER BY seq"},
-	{"migration", "SELECT * FROM migration ORDER BY id"},
-	{"network", "SELECT * FROM network ORDER BY name"},
-	{"node", "SELECT * FROM node ORDER BY name"},
-	{"node_address", "SELECT * FROM node_address ORDER BY address"},
-	{"observed", "SELECT * FROM observed ORDER BY vm"},
-	{"setting", "SELECT * FROM setting ORDER BY key"},
-	{"task", "SELECT * FROM task ORDER BY id"},
-	{"token", "SELECT * FROM token ORDER BY hash"},
-	{"user", "SELECT * FROM user ORDER BY name"},
-	{"vm", "SELECT * FROM vm ORDER BY name"},
-	{"vm_disk", "SELECT * FROM vm_disk ORDER BY file, vm"},
-	{"vm_nic", "SELECT * FROM vm_nic ORDER BY vm, place"},
-	{"vm_version", "SELECT * FROM vm_version ORDER BY vm, version"},
+	{"event", "SELECT * FROM event ORDER BY seq", false},
+	{"fence_device", "SELECT * FROM fence_device ORDER BY name", true},
+	{"fence_device_node", "SELECT * FROM fence_device_node ORDER BY device, node", true},
+	{"fence_level", "SELECT * FROM fence_level ORDER BY node, level, place", true},
+	{"fence_step", "SELECT * FROM fence_step ORDER BY number", true},
+	{"fencing", "SELECT * FROM fencing ORDER BY number", true},
+	{"migration", "SELECT * FROM migration ORDER BY id", false},
+	{"network", "SELECT * FROM network ORDER BY name", false},
+	{"node", "SELECT * FROM node ORDER BY name", false},
+	{"node_address", "SELECT * FROM node_address ORDER BY address", false},
+	{"node_life", "SELECT * FROM node_life ORDER BY node", true},
+	{"observed", "SELECT * FROM observed ORDER BY vm", false},
+	{"setting", "SELECT * FROM setting ORDER BY key", false},
+	{"task", "SELECT * FROM task ORDER BY id", false},
+	{"token", "SELECT * FROM token ORDER BY hash", false},
+	{"user", "SELECT * FROM user ORDER BY name", false},
+	{"vm", "SELECT * FROM vm ORDER BY name", false},
+	{"vm_after", "SELECT * FROM vm_after ORDER BY vm, other", true},
+	{"vm_disk", "SELECT * FROM vm_disk ORDER BY file, vm", false},
+	{"vm_ha", "SELECT * FROM vm_ha ORDER BY vm", true},
+	{"vm_home", "SELECT * FROM vm_home ORDER BY vm", true},
+	{"vm_nic", "SELECT * FROM vm_nic ORDER BY vm, place", false},
+	{"vm_restart", "SELECT * FROM vm_restart ORDER BY vm, number", true},
+	{"vm_version", "SELECT * FROM vm_version ORDER BY vm, version", false},
 };
 
 static int schema_steps(sqlite3 *db, struct err *e)
@@ -164,13 +209,19 @@ static void digest_column(EVP_MD_CTX *md, sqlite3_stmt *s, int i)
 	}
 }
 
-static int digest_table(sqlite3 *db, EVP_MD_CTX *md, const char *name, const char *rows, struct err *e)
+static int digest_table(sqlite3 *db, EVP_MD_CTX *md, size_t table, struct err *e)
 {
-	_sql_ sqlite3_stmt *s = sql_begin_n(db, e, rows, NULL, 0);
+	const char *name = tables[table].name;
+	_sql_ sqlite3_stmt *s = sql_begin_n(db, e, tables[table].rows, NULL, 0);
+	bool named = !tables[table].later;
 	int r = -1;
 
-	digest_bytes(md, 'T', name, strlen(name));
+	if (named)
+		digest_bytes(md, 'T', name, strlen(name));
 	while (s && (r = sql_next(s, e)) > 0) {
+		if (!named)
+			digest_bytes(md, 'T', name, strlen(name));
+		named = true;
 		digest_bytes(md, 'R', "", 0);
 		for (int i = 0; i < sqlite3_column_count(s); i++)
 			digest_column(md, s, i);
@@ -188,7 +239,7 @@ int state_digest(sqlite3 *db, uint8_t out[32], struct err *e)
 		return err_set(e, ERR_SYSTEM, "digest of the state: SHA-256 is not available");
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(tables) && r == 0; i++)
-		r = digest_table(db, md, tables[i].name, tables[i].rows, e);
+		r = digest_table(db, md, i, e);
 	if (r == 0)
 		EVP_DigestFinal_ex(md, out, NULL);
 	EVP_MD_CTX_free(md);

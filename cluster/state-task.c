@@ -140,8 +140,8 @@ json_t *state_task_list(sqlite3 *db, bool active, struct err *e)
 }
 
 const struct op task_ops[] = {
-	{"task.update", "task", "id", task_update_args, task_update, EVENT_REPORT},
-	{"task.create", "task", "id", task_create_args, task_create, EVENT_REPORT},
-	{"task.finish", "task", "id", task_finish_args, task_finish, EVENT_REPORT},
+	{"task.update", "task", "id", task_update_args, task_update, EVENT_REPORT, 1},
+	{"task.create", "task", "id", task_create_args, task_create, EVENT_REPORT, 1},
+	{"task.finish", "task", "id", task_finish_args, task_finish, EVENT_REPORT, 1},
 	{0},
 };

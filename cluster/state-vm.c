@@ -9,8 +9,10 @@
  * Ownership. Exactly one node owns a guest, with an epoch that grows by one at every change of owner. Only the owner
  * runs it, and only reports of the owner with the current epoch count: a report that was on its way when the owner
  * changed, or of a host that came back from the dead, is refused. The owner changes in two places: migration.step
- * committed (cluster/state-migration.c), and vm.place, which moves a guest that does not run, or whose owner is
- * confirmed dead.
+ * committed (cluster/state-migration.c), and vm.place, which moves a guest that does not run and that its owner will
+ * not start, or whose owner is confirmed dead. That a caller says so is not enough: node.fenced must have come before
+ * it in the order (cluster/state-life.c). An owner may be starting whatever shall run and is stopped; what has failed
+ * it starts only under a new epoch (cluster/state-ha.c).
  *
  * Memory. A guest that shall run has its memory promised on its owner, and while it moves on its destination too; a
  * command that would promise more than the node has is refused. Placement looks closer, but two placements may be made
@@ -84,7 +86,7 @@ int vm_own(struct change *c, const char *name, const char *node, int64_t epoch, 
 		       sql_int(epoch), sql_int(c->time), sql_text(name));
 }
 
-static int refuse_while_moving(struct change *c, const char *what)
+int refuse_while_moving(struct change *c, const char *what)
 {
 	_free_ char *id = NULL;
 	int r = migration_of(c, c->name, &id);
@@ -131,7 +133,7 @@ static int vm_create(struct change *c)
 	if (r > 0)
 		return refuse(c, ERR_CONFLICT, "its uuid is that of vm %s; leave uuid out, then it gets a new one",
 			      other);
-	if (r < 0 || node_need(c, node) < 0)
+	if (r < 0 || node_need(c, node) < 0 || node_takes(c, node) < 0)
 		return -1;
 	if (arg_true(c, "start") && node_memory_check(c, node, d.memory) < 0)
 		return -1;
@@ -201,7 +203,8 @@ static int vm_delete(struct change *c)
 		return refuse(c, ERR_CONFLICT, "is still %s on node %s; wait until it is stopped, or kill it",
 			      vm.status, vm.owner);
 	answer(c, &vm);
-	if (vm_def_delete(c) < 0 || sql_run(c->db, c->e, "DELETE FROM observed WHERE vm = ?", sql_text(c->name)) < 0)
+	if (vm_forget_ha(c) < 0 || vm_def_delete(c) < 0 ||
+	    sql_run(c->db, c->e, "DELETE FROM observed WHERE vm = ?", sql_text(c->name)) < 0)
 		return -1;
 	return sql_run(c->db, c->e, "DELETE FROM vm WHERE name = ?", sql_text(c->name));
 }
@@ -224,6 +227,9 @@ static int vm_intent(struct change *c)
 	if (vm_read(c, c->name, &vm) < 0)
 		return -1;
 	c->unchanged = !strcmp(vm.intent, intent);
+	/* Somebody looks after it now. */
+	if (!c->unchanged && !strcmp(intent, "running") && restarts_forget(c, c->name) < 0)
+		return -1;
 	/* A guest that still runs has its memory promised already. */
 	if (!c->unchanged && !strcmp(intent, "running") && (!vm.status[0] || vm_is_down(&vm)) &&
 	    (vm_memory_refresh(c, &vm) < 0 || node_memory_check(c, vm.owner, vm.memory) < 0))
@@ -291,7 +297,7 @@ static int vm_observed(struct change *c)
 			      "belongs to node %s with epoch %" PRId64 "; what node %s saw with epoch %" PRId64
 			      " does not count",
 			      vm.owner, vm.epoch, node, arg_int(c, "epoch", 0));
-	if (observed_detail(c, &detail) < 0)
+	if (node_speaks(c, node, "what it saw") < 0 || observed_detail(c, &detail) < 0)
 		return -1;
 	c->unchanged = !strcmp(vm.status, status);
 	json_object_set_new(c->result, "vm", json_string(c->name));
@@ -304,21 +310,34 @@ static int vm_observed(struct change *c)
 
 /* ---- another owner without a migration ---- */
 
-static const struct arg vm_place_args[] = {
-	NEEDED("name", ARG_NAME),
-	NEEDED("node", ARG_NAME),
-	NEEDED_IN("epoch", ARG_INT, 1, INT64_MAX), /* the one that the decision was made for */
-	ALLOWED("fenced", ARG_BOOL),               /* the owner is confirmed dead */
-	{0},
-};
+#define VM_PLACE_ARGS                                                                                                  \
+	NEEDED("name", ARG_NAME), NEEDED("node", ARG_NAME),                                                            \
+		NEEDED_IN("epoch", ARG_INT, 1, INT64_MAX), /* the one that the decision was made for */                \
+		ALLOWED("fenced", ARG_BOOL)                /* because the owner is confirmed dead */
 
-/* Whether the owner cannot be running it, and will not: it said so, knowing what is wanted now. A report from before
- * the guest was last wanted running says nothing, as the owner may have started it since and be out of reach. */
-static int vm_rests(struct change *c, const struct vm_row *vm)
+static const struct arg vm_place_args_1[] = {VM_PLACE_ARGS, {0}};
+static const struct arg vm_place_args[] = {VM_PLACE_ARGS, ALLOWED_IN("reason", ARG_TEXT, 1, 255), {0}};
+
+/* Whether its owner can be passed over: it does not run the guest and will not, whatever is on its way to it. Without
+ * its death it has said so itself, knowing what is wanted now: a report from before the guest was last wanted running
+ * says nothing, as the owner may have started it since and be out of reach. */
+static int place_check(struct change *c, const struct vm_row *vm)
 {
+	bool wanted = !strcmp(vm->intent, "running");
+	const char *life;
+	int r = node_is_fenced(c, vm->owner, &life);
+
+	if (r < 0)
+		return -1;
+	if (arg_true(c, "fenced") && r == 0)
+		return refuse(c, ERR_CONFLICT,
+			      "node %s is not confirmed dead (%s), so its guests are not free; wait until it is fenced",
+			      vm->owner, life);
+	if (arg_true(c, "fenced"))
+		return 0;
 	if (!vm_is_down(vm))
 		return refuse(c, ERR_CONFLICT, "may run on node %s; migrate it, or stop it first", vm->owner);
-	if (!strcmp(vm->intent, "running"))
+	if (wanted && strcmp(vm->status, "failed") != 0)
 		return refuse(c, ERR_CONFLICT, "shall run on node %s, which may be starting it; stop it first",
 			      vm->owner);
 	if (vm->as_of != vm->changed)
@@ -328,9 +347,19 @@ static int vm_rests(struct change *c, const struct vm_row *vm)
 	return 0;
 }
 
+/* What HA needs to know of a guest that shall run and got another host. */
+static int place_remember(struct change *c, const struct vm_row *vm, bool fenced)
+{
+	if (strcmp(vm->intent, "running") != 0)
+		return 0;
+	if (fenced && home_write(c, c->name, vm->owner) < 0)
+		return -1;
+	return restart_write(c, c->name, fenced ? "host" : "crash", arg_text(c, "node"), arg_text(c, "reason"));
+}
+
 static int vm_place(struct change *c)
 {
-	const char *node = arg_text(c, "node");
+	const char *node = arg_text(c, "node"), *reason = arg_text(c, "reason");
 	struct vm_row vm;
 
 	if (vm_read(c, c->name, &vm) < 0 || node_need(c, node) < 0 || refuse_while_moving(c, "place it") < 0)
@@ -340,14 +369,15 @@ static int vm_place(struct change *c)
 			      arg_int(c, "epoch", 0));
 	if (!strcmp(vm.owner, node))
 		return refuse(c, ERR_CONFLICT, "belongs to node %s already; choose another node", node);
-	if (!arg_true(c, "fenced") && vm_rests(c, &vm) < 0)
-		return -1;
-	if (vm_memory_refresh(c, &vm) < 0 ||
-	    (!strcmp(vm.intent, "running") && node_memory_check(c, node, vm.memory) < 0))
+	if (place_check(c, &vm) < 0 || node_takes(c, node) < 0 || vm_memory_refresh(c, &vm) < 0 ||
+	    (!strcmp(vm.intent, "running") && node_memory_check(c, node, vm.memory) < 0) ||
+	    place_remember(c, &vm, arg_true(c, "fenced")) < 0)
 		return -1;
 	vm.epoch++;
 	snprintf(vm.owner, sizeof(vm.owner), "%s", node);
 	answer(c, &vm);
+	if (reason)
+		json_object_set_new(c->result, "reason", json_string(reason));
 	return vm_own(c, c->name, node, vm.epoch, false);
 }
 
@@ -387,11 +417,12 @@ json_t *state_vm_list_of(sqlite3 *db, const char *node, struct err *e)
 }
 
 const struct op vm_ops[] = {
-	{"vm.observed", "vm", "vm", vm_observed_args, vm_observed, EVENT_REPORT},
-	{"vm.intent", "vm", "name", vm_intent_args, vm_intent, EVENT_AUDIT},
-	{"vm.create", "vm", NULL, vm_create_args, vm_create, EVENT_AUDIT},
-	{"vm.edit", "vm", "name", vm_edit_args, vm_edit, EVENT_AUDIT},
-	{"vm.delete", "vm", "name", vm_delete_args, vm_delete, EVENT_AUDIT},
-	{"vm.place", "vm", "name", vm_place_args, vm_place, EVENT_AUDIT},
+	{"vm.observed", "vm", "vm", vm_observed_args, vm_observed, EVENT_REPORT, 1},
+	{"vm.intent", "vm", "name", vm_intent_args, vm_intent, EVENT_AUDIT, 1},
+	{"vm.create", "vm", NULL, vm_create_args, vm_create, EVENT_AUDIT, 1},
+	{"vm.edit", "vm", "name", vm_edit_args, vm_edit, EVENT_AUDIT, 1},
+	{"vm.delete", "vm", "name", vm_delete_args, vm_delete, EVENT_AUDIT, 1},
+	{"vm.place", "vm", "name", vm_place_args_1, vm_place, EVENT_AUDIT, 1},
+	{"vm.place", "vm", "name", vm_place_args, vm_place, EVENT_AUDIT, 2},
 	{0},
 };

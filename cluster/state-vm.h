@@ -24,6 +24,9 @@ int vm_read(struct change *c, const char *name, struct vm_row *ret);
 /* Give a guest to @node: what the former owner saw is forgotten; it is known to run there if @runs. */
 int vm_own(struct change *c, const char *name, const char *node, int64_t epoch, bool runs);
 
+/* Refuse while guest c->name is being moved: "cancel that, or WHAT afterwards". */
+int refuse_while_moving(struct change *c, const char *what);
+
 /* What the state needs of a definition (hv/def.h checks the rest before it is proposed). Borrowed from the command. */
 struct vm_def {
 	const json_t *json;

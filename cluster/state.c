@@ -41,15 +41,46 @@
 #define ANSWER_MAX (64U << 10)     /* bytes of JSON */
 #define TIME_MAX 253402300799000LL /* ms: the end of the year 9999 */
 
-static const struct op *const op_tables[] = {access_ops, vm_ops, node_ops, migration_ops, task_ops, network_ops};
+static const struct op *const op_tables[] = {access_ops,  vm_ops,   node_ops,  migration_ops, task_ops,
+					     network_ops, life_ops, fence_ops, ha_ops};
 
-static const struct op *op_find(const char *name)
+/* As it is in commands of @version: the newest row up to that. NULL: it is not in them. */
+static const struct op *op_find(const char *name, unsigned version)
 {
+	const struct op *found = NULL;
+
 	for (size_t i = 0; i < ARRAY_SIZE(op_tables); i++)
 		for (const struct op *op = op_tables[i]; op->name; op++)
-			if (!strcmp(op->name, name))
-				return op;
-	return NULL;
+			if (!strcmp(op->name, name) && op->since <= version && (!found || op->since > found->since))
+				found = op;
+	return found;
+}
+
+static bool op_has_args(const struct op *op, const json_t *args)
+{
+	const char *key;
+	json_t *v;
+
+	json_object_foreach ((json_t *)args, key, v) {
+		const struct arg *a = op->args;
+
+		while (a->name && strcmp(a->name, key) != 0)
+			a++;
+		if (!a->name)
+			return false;
+	}
+	return true;
+}
+
+unsigned state_command_version(const char *op, const json_t *args)
+{
+	for (unsigned v = 1; v < STATE_COMMAND_VERSION; v++) {
+		const struct op *found = op_find(op, v);
+
+		if (found && op_has_args(found, args))
+			return v;
+	}
+	return STATE_COMMAND_VERSION;
 }
 
 /* ---- the envelope ---- */
@@ -101,7 +132,11 @@ static int envelope_read(const json_t *command, struct change *c, const struct o
 		return err_set(c->e, ERR_UNSUPPORTED,
 			       "command %s: its version is not one of 1 to %u that this godwitd knows; upgrade it", op,
 			       state_machine.version);
-	*ret_op = op_find(op);
+	*ret_op = op_find(op, (unsigned)json_integer_value(v));
+	if (!*ret_op && op_find(op, state_machine.version))
+		return err_set(c->e, ERR_UNSUPPORTED,
+			       "command %s: version %d has no such command; send it as version %u", op,
+			       (int)json_integer_value(v), state_command_version(op, NULL));
 	if (!*ret_op)
 		return err_set(c->e, ERR_UNSUPPORTED, "command %s: this godwitd does not know it; upgrade it", op);
 	uuid_bytes(uuid, id);

@@ -23,14 +23,20 @@
 
 extern const struct machine state_machine;
 
-#define STATE_COMMAND_VERSION 1
+/* Version 2 brought fencing and high availability. */
+#define STATE_COMMAND_VERSION 2
+
+/* The lowest version in which operation @op takes all of @args, for "v" of a command: hosts that are not upgraded yet
+ * can still apply it then. The newest for what is in none. Pure. */
+unsigned state_command_version(const char *op, const json_t *args);
 
 /* A setting of the state's own: the highest id ever given to a node; its version grows with every change of the list of
  * nodes. */
 #define STATE_SETTING_RING "node.ring"
 #define STATE_SETTING_BASELINE "node.baseline." /* and a node: what its CPU was announced to cost */
 
-/* {name, id, addresses[], fingerprint, joined, reported, report{}, memory_promised, vms} */
+/* {name, id, addresses[], fingerprint, joined, reported, report{}, memory_promised, vms, life ("up", "lost", "fenced"),
+ * life_since, fencing (number of the newest; null), frozen, aside (why; null), aside_since} */
 json_t *state_node_get(struct sqlite3 *db, const char *name, struct err *e);
 json_t *state_node_list(struct sqlite3 *db, struct err *e);
 /* The node that has a certificate, by the SHA-256 of it. */
@@ -45,6 +51,36 @@ json_t *state_vm_list_of(struct sqlite3 *db, const char *node, struct err *e);
 /* {version, time, by} newest first; {version, time, by, definition} of one (0: the newest). */
 json_t *state_vm_versions(struct sqlite3 *db, const char *name, struct err *e);
 json_t *state_vm_definition(struct sqlite3 *db, const char *name, int64_t version, struct err *e);
+
+/* ---- fencing ---- */
+
+/* {number, node, incarnation, reason, by, began, proof, device, text, fenced_by, fenced, alive, steps[{number, kind,
+ * device, level, result, text, by, time}]}, newest first, steps in order; proof to alive are null until they are known.
+ * @node NULL: of all. At most @limit. */
+json_t *state_fencing_list(struct sqlite3 *db, const char *node, int64_t limit, struct err *e);
+
+/* {name, agent, options{}, secret[names], nodes{node: plug}, by, changed}. @secrets: with the values of secret options;
+ * otherwise they are null. */
+json_t *state_fence_device_get(struct sqlite3 *db, const char *name, bool secrets, struct err *e);
+json_t *state_fence_device_list(struct sqlite3 *db, bool secrets, struct err *e);
+/* {node, level, devices[]}: those that somebody has set, in order. */
+json_t *state_fence_level_list(struct sqlite3 *db, struct err *e);
+/* How to fence @node: [{level, devices[{name, agent, options{}, plug}]}] in order, secrets included. Without levels of
+ * its own each device that knows the node is a level of its own, by name. Never in an answer to a user. */
+json_t *state_fence_plan(struct sqlite3 *db, const char *node, struct err *e);
+
+/* ---- high availability ---- */
+
+#define STATE_SETTING_HA_DEFAULT "ha.default" /* "restart" or "none": of guests without a mode of their own */
+#define STATE_SETTING_HA_WISH "ha.wish"       /* host failures that the cluster shall bear; 1 where it is not set */
+
+#define STATE_RESTARTS_MAX 32 /* remembered for each guest */
+
+/* {vm, mode ("restart", "none"), own_mode (it has one of its own), priority, max_restarts, failback ("never",
+ * "when-idle"), home (node; null: where it is), after[{vm, until ("running", "delay", "port"), seconds, address}],
+ * restarts[{time, kind, node, reason}] newest first}; the list has every guest, by name. */
+json_t *state_ha_get(struct sqlite3 *db, const char *vm, struct err *e);
+json_t *state_ha_list(struct sqlite3 *db, struct err *e);
 
 /* {name, bridge, vlan (0: none), uplink, mtu, created, vms} */
 json_t *state_network_get(struct sqlite3 *db, const char *name, struct err *e);

@@ -46,7 +46,7 @@ static void begin(void)
 static json_t *command_of(const char *line, size_t size, size_t number)
 {
 	const char *space = memchr(line, ' ', size);
-	char id[48];
+	char id[48], op[65];
 	json_t *args;
 
 	if (size && *line == '{')
@@ -57,9 +57,10 @@ static json_t *command_of(const char *line, size_t size, size_t number)
 	if (!args)
 		return NULL;
 	snprintf(id, sizeof(id), "00000000-0000-4000-9000-%012zx", number);
-	return json_pack("{s:s%, s:i, s:s, s:I, s:s, s:s, s:o}", "op", line, (size_t)(space - line), "v", 1, "id", id,
-			 "time", (json_int_t)1700000000000 + (json_int_t)number, "by", "fuzz", "from", "::1", "args",
-			 args);
+	snprintf(op, sizeof(op), "%.*s", (int)(space - line), line);
+	return json_pack("{s:s%, s:i, s:s, s:I, s:s, s:s, s:o}", "op", line, (size_t)(space - line), "v",
+			 (int)state_command_version(op, args), "id", id, "time",
+			 (json_int_t)1700000000000 + (json_int_t)number, "by", "fuzz", "from", "::1", "args", args);
 }
 
 static int apply(sqlite3 *db, size_t number, const json_t *command, json_t **ret, struct err *e)
@@ -92,11 +93,20 @@ static void apply_on_both(const json_t *command, size_t number)
 /* What the API asks for must be there in every state that commands can make. */
 static void ask(sqlite3 *db)
 {
-	json_t *answers[] = {state_node_list(db, NULL),          state_vm_list(db, NULL),
-			     state_network_list(db, NULL),       state_migration_list(db, false, NULL),
-			     state_task_list(db, false, NULL),   state_user_list(db, NULL),
-			     state_setting_list(db, "", NULL),   state_event_list(db, 0, 1000, NULL),
-			     state_audit_list(db, 0, 1000, NULL)};
+	json_t *answers[] = {state_node_list(db, NULL),
+			     state_vm_list(db, NULL),
+			     state_network_list(db, NULL),
+			     state_migration_list(db, false, NULL),
+			     state_task_list(db, false, NULL),
+			     state_user_list(db, NULL),
+			     state_setting_list(db, "", NULL),
+			     state_event_list(db, 0, 1000, NULL),
+			     state_audit_list(db, 0, 1000, NULL),
+			     state_fencing_list(db, NULL, 1000, NULL),
+			     state_fence_device_list(db, true, NULL),
+			     state_fence_level_list(db, NULL),
+			     state_fence_plan(db, "n1", NULL),
+			     state_ha_list(db, NULL)};
 
 	for (size_t i = 0; i < ARRAY_SIZE(answers); i++) {
 		if (!json_is_array(answers[i]))

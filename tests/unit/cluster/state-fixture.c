@@ -66,8 +66,8 @@ json_t *world_command(struct world *w, const char *op, json_t *args)
 
 	w->time += 1000;
 	snprintf(id, sizeof(id), "10000000-0000-4000-8000-%012llx", (unsigned long long)w->index);
-	return json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:o}", "op", op, "v", 1, "id", id, "time", (json_int_t)w->time,
-			 "by", w->by, "from", "10.0.0.9", "args", args);
+	return json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:o}", "op", op, "v", (int)state_command_version(op, args),
+			 "id", id, "time", (json_int_t)w->time, "by", w->by, "from", "10.0.0.9", "args", args);
 }
 
 int world_do(struct world *w, const char *op, json_t *args)

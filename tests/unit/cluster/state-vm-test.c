@@ -299,18 +299,26 @@ static void only_the_owner_with_the_current_epoch_is_believed(void **state)
 	world_free(w);
 }
 
-static void a_guest_that_is_down_or_whose_owner_is_dead_gets_another_owner_and_epoch(void **state)
+static void a_guest_that_its_owner_will_not_run_gets_another_owner_and_epoch(void **state)
 {
 	static const struct refusal running[] = {
 		{"vm.place", "{'name': 'web', 'node': 'n2', 'epoch': 1}", ERR_CONFLICT,
 		 "vm web: may run on node n1; migrate it, or stop it first"},
-		{"vm.place", "{'name': 'web', 'node': 'n2', 'epoch': 2, 'fenced': true}", ERR_CONFLICT,
+		{"vm.place", "{'name': 'web', 'node': 'n2', 'epoch': 2}", ERR_CONFLICT,
 		 "vm web: is at epoch 1, not 2; look at it again"},
-		{"vm.place", "{'name': 'web', 'node': 'n1', 'epoch': 1, 'fenced': true}", ERR_CONFLICT,
+		{"vm.place", "{'name': 'web', 'node': 'n1', 'epoch': 1}", ERR_CONFLICT,
 		 "vm web: belongs to node n1 already; choose another node"},
-		{"vm.place", "{'name': 'web', 'node': 'n9', 'epoch': 1, 'fenced': true}", ERR_NOTFOUND,
+		{"vm.place", "{'name': 'web', 'node': 'n9', 'epoch': 1}", ERR_NOTFOUND,
 		 "vm web: there is no node n9; `node list` shows those that are there"},
-		{"vm.place", "{'name': 'big', 'node': 'n2', 'epoch': 1, 'fenced': true}", ERR_CONFLICT,
+		{"vm.place", "{'name': 'web', 'node': 'n2', 'epoch': 1, 'fenced': true}", ERR_CONFLICT,
+		 "vm web: node n1 is not confirmed dead (up), so its guests are not free; wait until it is fenced"},
+	};
+	static const struct refusal starting[] = {
+		{"vm.place", "{'name': 'web', 'node': 'n2', 'epoch': 1}", ERR_CONFLICT,
+		 "vm web: shall run, and node n1 may be starting it; stop it first"},
+	};
+	static const struct refusal down[] = {
+		{"vm.place", "{'name': 'big', 'node': 'n2', 'epoch': 1}", ERR_CONFLICT,
 		 "vm big: 2048 MiB are needed, and of the 1024 MiB of node n2 0 MiB are promised; choose another node, "
 		 "or "
 		 "stop a guest there"},
@@ -328,8 +336,14 @@ static void a_guest_that_is_down_or_whose_owner_is_dead_gets_another_owner_and_e
 	(void)state;
 	world_guest(w, "big", 2, 2048, "n1");
 	world_refuses(w, running, ARRAY_SIZE(running));
-	world_must(w, "vm.place", "{'name': 'web', 'node': 'n2', 'epoch': 1, 'fenced': true}",
-		   "{'name': 'web', 'owner': 'n2', 'epoch': 2, 'version': 1, 'intent': 'running'}");
+	world_must(w, "vm.observed", "{'vm': 'web', 'node': 'n1', 'epoch': 1, 'status': 'stopped'}", NULL);
+	world_refuses(w, starting, ARRAY_SIZE(starting));
+	world_must(w, "vm.observed", "{'vm': 'big', 'node': 'n1', 'epoch': 1, 'status': 'failed'}", NULL);
+	world_refuses(w, down, ARRAY_SIZE(down));
+	world_must(w, "vm.observed", "{'vm': 'web', 'node': 'n1', 'epoch': 1, 'status': 'failed'}", NULL);
+	world_must(w, "vm.place", "{'name': 'web', 'node': 'n2', 'epoch': 1, 'reason': 'it crashed twice'}",
+		   "{'name': 'web', 'owner': 'n2', 'epoch': 2, 'version': 1, 'intent': 'running', 'reason': 'it "
+		   "crashed twice'}");
 	/* What the old owner says counts no more, and its last word is forgotten. */
 	world_is(world_field(state_vm_get(w->db, "web", &w->e), "status"), "null");
 	assert_int_equal(world_say(w, "vm.observed", "{'vm': 'web', 'node': 'n1', 'epoch': 1, 'status': 'stopped'}"),
@@ -382,7 +396,7 @@ int main(void)
 		cmocka_unit_test(what_runs_keeps_its_memory_until_it_is_down),
 		cmocka_unit_test(intent_is_what_somebody_asked_for_and_is_refused_where_it_cannot_be),
 		cmocka_unit_test(only_the_owner_with_the_current_epoch_is_believed),
-		cmocka_unit_test(a_guest_that_is_down_or_whose_owner_is_dead_gets_another_owner_and_epoch),
+		cmocka_unit_test(a_guest_that_its_owner_will_not_run_gets_another_owner_and_epoch),
 		cmocka_unit_test(lists_are_by_name_and_by_owner),
 	};
 
