@@ -313,6 +313,8 @@ static void judge(const struct placement_input *in, const struct placement_node 
 		reason(v, "is not up");
 	if (n->maintenance)
 		reason(v, "is in maintenance");
+	if (n->aside)
+		reason(v, "is put aside (%s)", n->aside);
 	if (in->guest.owner && !strcmp(in->guest.owner, n->name))
 		reason(v, "has it already");
 	judge_memory(in, n, &u, v);
@@ -322,6 +324,23 @@ static void judge(const struct placement_input *in, const struct placement_node 
 	v->parts[PLACEMENT_RULES] = judge_rules(in, n, v);
 	v->fit = v->n_reasons == 0;
 	score(in, n, &u, v);
+}
+
+static void texts_free(char **list, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(list[i]);
+	free(list);
+}
+
+bool placement_suits(const struct placement_guest *g, const struct placement_node *n)
+{
+	struct placement_verdict v = {0};
+
+	judge_cpu(g, n, &v);
+	judge_reach(g, n, &v);
+	texts_free(v.reasons, v.n_reasons);
+	return v.n_reasons == 0;
 }
 
 static bool better(const struct placement_input *in, const struct placement_result *r, size_t a, size_t b)
@@ -346,13 +365,6 @@ void placement_run(const struct placement_input *in, struct placement_result *re
 			r.choice = (int)i;
 	}
 	*ret = r;
-}
-
-static void texts_free(char **list, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		free(list[i]);
-	free(list);
 }
 
 void placement_done(struct placement_result *r)

@@ -15,6 +15,7 @@ struct placement_node {
 	const char *name;
 	bool up;               /* a member, and its agent has reported lately */
 	bool maintenance;      /* nothing new may go there */
+	const char *aside;     /* why it was put aside: nothing new may go there either; NULL */
 	uint64_t memory_total; /* bytes */
 	uint64_t memory_free;  /* bytes that new guests could really have now */
 	unsigned cores;
@@ -104,6 +105,9 @@ struct placement_result {
 /* Judge every node. Free with placement_done(). */
 void placement_run(const struct placement_input *in, struct placement_result *ret);
 void placement_done(struct placement_result *r);
+
+/* Whether node @n has what the guest needs whatever else runs there: its CPU, networks and files. */
+bool placement_suits(const struct placement_guest *g, const struct placement_node *n);
 
 /* Judge one node: the reasons why it is not fit, as above. The index is of a node that the user asked for. -1 with
  * ERR_CONFLICT, all reasons in the sentence. */

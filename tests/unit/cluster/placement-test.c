@@ -63,6 +63,7 @@ static void row_node(const struct row *r, struct placement_node *n)
 	*n = good_node("n1");
 	n->up = !r->down;
 	n->maintenance = r->node.maintenance;
+	n->aside = r->node.aside;
 	n->memory_total = r->node.memory_total ? r->node.memory_total : n->memory_total;
 	n->memory_free = r->node.memory_free ? r->node.memory_free : n->memory_free;
 	n->cores = r->node.cores ? r->node.cores : n->cores;
@@ -117,6 +118,9 @@ static void every_reason_against_a_node_is_said(void **state)
 		{.what = "nothing is against it"},
 		{.what = "down", .down = true, .reasons = {"is not up"}},
 		{.what = "maintenance", .node = {.maintenance = true}, .reasons = {"is in maintenance"}},
+		{.what = "aside",
+		 .node = {.aside = "lost 3 times in an hour"},
+		 .reasons = {"is put aside (lost 3 times in an hour)"}},
 		{.what = "owner", .guest = {.owner = "n1", .cpu = "EPYC"}, .reasons = {"has it already"}},
 		{.what = "promised memory",
 		 .vms = {{.name = "a", .owner = "n1", .running = true, .memory = 7 * GIB + MIB}},
