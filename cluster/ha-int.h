@@ -34,6 +34,9 @@ size_t ha_node_find(const struct ha_input *in, const char *name);
 /* Whether guests may be given to it now. */
 bool ha_node_takes(const struct ha_node *n);
 
+/* Bytes that are really free on it, less what guests will take that were given to it and have not begun to start. */
+uint64_t ha_node_free(const struct ha_input *in, size_t node);
+
 /* Whether it has its memory where it is. */
 bool ha_guest_runs(const struct ha_guest *g);
 

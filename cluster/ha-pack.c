@@ -148,6 +148,7 @@ static void put(struct search *s, size_t i, unsigned b)
 {
 	const struct pack_item *it = s->order[i].item;
 
+	assert(b < PACK_BINS_MAX);
 	s->at[i] = b;
 	s->bins[b].memory -= it->memory;
 	s->bins[b].vcpus -= it->vcpus;

@@ -71,12 +71,26 @@ static bool has(uint64_t nodes, size_t i)
 	return i != HA_NONE && (nodes >> i & 1);
 }
 
-/* ---- made once ---- */
-
 static uint64_t take(uint64_t from, uint64_t what)
 {
 	return from > what ? from - what : 0;
 }
+
+uint64_t ha_node_free(const struct ha_input *in, size_t node)
+{
+	uint64_t ret = in->nodes[node].place.memory_free;
+
+	for (size_t g = 0; g < in->n_guests; g++) {
+		const struct ha_guest *guest = &in->guests[g];
+
+		if (guest->wanted && guest->seen == HA_NOTHING && guest->place.owner &&
+		    !strcmp(guest->place.owner, in->nodes[node].place.name))
+			ret = take(ret, guest->place.memory);
+	}
+	return ret;
+}
+
+/* ---- made once ---- */
 
 static void bins_make(struct ha_room *r)
 {
@@ -103,9 +117,11 @@ static void bins_make(struct ha_room *r)
 				r->bins[on[k]].vcpus = take(r->bins[on[k]].vcpus, p->vcpus);
 		}
 	}
-	for (size_t i = 0; i < in->n_nodes; i++)
-		if (r->bins[i].memory > in->nodes[i].place.memory_free)
-			r->bins[i].memory = in->nodes[i].place.memory_free;
+	for (size_t i = 0; i < in->n_nodes; i++) {
+		uint64_t left = ha_node_free(in, i);
+
+		r->bins[i].memory = r->bins[i].memory < left ? r->bins[i].memory : left;
+	}
 }
 
 /* It starts afresh, so it need not meet the CPU that it had. */

@@ -236,6 +236,7 @@ static void world_begin(struct planner *p)
 
 		p->nodes[i] = n->place;
 		p->nodes[i].up = n->place.up && n->life == HA_UP;
+		p->nodes[i].memory_free = ha_node_free(in, i);
 		if (n->frozen && !n->place.aside)
 			p->nodes[i].aside = "its daemon is being stopped";
 	}

@@ -36,7 +36,7 @@ static const char *const all_paths[] = {"/", NULL};
 struct cluster {
 	struct ha_node nodes[NODES];
 	struct ha_guest guests[GUESTS];
-	char names[NODES + GUESTS][16];
+	char names[NODES + GUESTS][24];
 	struct placement_rule rules[4];
 	const char *members[4][8];
 	struct ha_input in;
@@ -127,7 +127,7 @@ static bool can_place(const struct ha_input *in, const struct placement_node *no
 
 static bool survives(const struct ha_input *in, unsigned dead)
 {
-	struct placement_node nodes[NODES];
+	struct placement_node nodes[NODES] = {0};
 	struct placement_vm vms[16];
 	size_t moved[16], n_moved = 0;
 

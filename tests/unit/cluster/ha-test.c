@@ -244,6 +244,13 @@ static void room_is_given_by_priority_and_found_if_there_is_any(void **state)
 		 .hosts = "Fuu",
 		 .guests = {{"a", "n1", 3}, {"y", "n2", 6}},
 		 .plan = "a place n3"},
+		{.what = "what was given to a host and has not begun to start is not free any more",
+		 .hosts = "Fu",
+		 .guests = {{"a", "n1", 3}, {"y", "n2", 6, .more.seen = NOTHING_SEEN}},
+		 .plan = "a wait -",
+		 .why = "vm a: no node fits: node n1 is not up; node n2 needs 3072 MiB, and of 8192 MiB for guests "
+			"6144 MiB "
+			"are promised to 1 others, needs 3072 MiB, and 2048 MiB are really free"},
 		{.what = "apart from one that lives",
 		 .hosts = "Fuu",
 		 .guests = {{"web", "n1"}, {"db", "n3", 1}},
@@ -584,7 +591,7 @@ static void plan_after_plan_all_guests_of_a_dead_host_come_back_in_order(void **
 {
 	struct ha_node nodes[3];
 	struct ha_guest guests[20];
-	char names[20][8];
+	char names[20][16];
 	struct ha_input in = {.nodes = nodes,
 			      .n_nodes = 3,
 			      .guests = guests,
