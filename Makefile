@@ -26,22 +26,24 @@ LIBS    := -ljansson -lsqlite3 -lcpg -lquorum -lvotequorum -lcmap -lcfg -levent_
            -lssl -lcrypto -lexpat -lxxhash -lseccomp -lcap-ng
 
 # A folder is a static library; what it may include (scripts/check-layers) is also all that it may link.
-FOLDERS := base hv migrate fencing cluster node cli
+FOLDERS := base fencing hv watchdog migrate cluster node cli
 LINK_base := base
-LINK_hv := hv base
-LINK_migrate := migrate hv base
 LINK_fencing := fencing base
+LINK_hv := hv base
+LINK_watchdog := watchdog fencing hv base
+LINK_migrate := migrate hv base
 LINK_cluster := cluster fencing base
 LINK_node := node cluster fencing migrate hv base
 LINK_cli := cli base
 
-NAMES    := godwit godwitd godwit-migrate godwit-vm
+NAMES    := godwit godwitd godwit-migrate godwit-vm godwit-watchdog
 PROGRAMS := $(NAMES:%=$(B)/%)
 SOURCES  := $(wildcard $(FOLDERS:%=%/*.c) tests/*/*.c tests/unit/*/*.c bench/*.c)
 HEADERS  := $(wildcard $(FOLDERS:%=%/*.h) tests/*/*.h tests/unit/*/*.h bench/*.h)
 UNIT     := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/*/*-test.c))
 FUZZERS  := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*-fuzz.c))
-TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
+PRELOADS := $(patsubst tests/tools/%.c,$(B)/tools/%.so,$(wildcard tests/tools/*-preload.c))
+TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(filter-out %-preload.c,$(wildcard tests/tools/*.c)))
 MAN      := $(patsubst man/%.scd,build/man/%,$(wildcard man/*.scd))
 objs     = $(patsubst %.c,$(B)/%.o,$(filter-out $(1)/main.c,$(wildcard $(1)/*.c)))
 helpers  = $(patsubst %.c,$(B)/%.o,$(filter-out %-test.c,$(wildcard tests/unit/$(1)/*.c)))
@@ -53,6 +55,8 @@ all: $(PROGRAMS)
 $(B)/godwit-migrate: $(B)/migrate/main.o $(call libs,$(LINK_migrate))
 	$(link)
 $(B)/godwit-vm: $(B)/hv/main.o $(call libs,$(LINK_hv))
+	$(link)
+$(B)/godwit-watchdog: $(B)/watchdog/main.o $(call libs,$(LINK_watchdog))
 	$(link)
 $(B)/godwitd: $(B)/node/main.o $(call libs,$(LINK_node))
 	$(link)
@@ -66,8 +70,10 @@ $(B)/unit/$(1)/%: $(B)/tests/unit/$(1)/%.o $(sort $(call helpers,base) $(call he
 	$$(link) -lcmocka
 endef
 $(foreach f,$(FOLDERS),$(eval $(call folder_rule,$(f))))
-# Those of node/ run the programs.
+# Those of node/ and watchdog/ run the programs.
 $(filter $(B)/unit/node/%,$(UNIT)): | $(PROGRAMS)
+$(B)/unit/fencing/watchdog-test: | $(PRELOADS)
+$(filter $(B)/unit/watchdog/%,$(UNIT)): | $(B)/godwit-watchdog $(B)/godwit-vm $(PRELOADS)
 
 $(B)/sim/replica-sim: $(patsubst %.c,$(B)/%.o,tests/sim/replica-sim.c $(wildcard tests/sim/sim-*.c)) $(call libs,$(LINK_cluster))
 	$(link)
@@ -81,6 +87,9 @@ $(B)/fuzz/%: $(B)/tests/fuzz/%.o $(call libs,$(LINK_node))
 	$(link) -fsanitize=fuzzer
 $(B)/tools/replica-member: $(B)/tests/tools/replica-member.o $(B)/tests/unit/cluster/kv-machine.o $(call libs,$(LINK_cluster))
 	$(link)
+# Loaded into programs of every variant: without sanitizers.
+$(B)/tools/%-preload.so: tests/tools/%-preload.c
+	@mkdir -p $(@D); echo "  CC    $@"; $(CC) -std=gnu17 -D_GNU_SOURCE -O2 -g -fPIC -shared $(INCLUDE) $(WARN) -o $@ $<
 $(B)/tools/%: $(B)/tests/tools/%.o $(call helpers,base) $(call libs,base)
 	$(link)
 $(B)/%.o: %.c
@@ -130,7 +139,7 @@ install: all man
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 	$(B)/godwit completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/godwit
 	$(B)/godwit completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_godwit
-	install -m 644 packaging/systemd/godwitd.service $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 packaging/systemd/godwitd.service packaging/systemd/godwit-watchdog.service $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 packaging/systemd/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/godwit.conf
 	install -m 644 packaging/systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/godwit.conf
 ## clean        remove build/
@@ -141,7 +150,7 @@ help:
 	@sed -n 's/^## /  /p' Makefile
 
 # What scripts/check builds.
-programs-of-tests: $(UNIT) $(TOOLS) $(addprefix $(B)/sim/,replica-sim move-sim moves-sim lease-sim)
+programs-of-tests: $(UNIT) $(TOOLS) $(PRELOADS) $(addprefix $(B)/sim/,replica-sim move-sim moves-sim lease-sim)
 fuzzers: $(FUZZERS)
 tidy: $(SOURCES:%=build/tidy/%.ok)
 build/tidy/%.ok: % $(HEADERS) .clang-tidy

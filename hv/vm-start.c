@@ -2,11 +2,12 @@
 /* Starting a guest: everything QEMU needs is opened by us, then QEMU is run with nothing but that.
  *
  * Order, and why:
- *   1. lock the guest's folder; refuse if its QEMU lives.
+ *   1. lock the guest's folder; refuse if its QEMU lives, or if this host may not run the cluster's guests now.
  *   2. decide what depends on the host: machine version, accelerator, user.
  *   3. open disks, RAM, taps, logs, seed; bind the sockets (QEMU listens on them itself).
- *   4. fork QEMU, held at a gate; write state.json with its pid and start time; open the gate. Whenever we die, either
- *      the state names the process or the process ends by itself.
+ *   4. fork QEMU, held at a gate; write state.json with its pid and start time; ask for the permit once more; open the
+ *      gate. Whenever we die, either the state names the process or the process ends by itself; and whoever takes the
+ *      permit away to end all guests finds this one in the records, or we find the permit gone (hv/permit.h).
  *   5. ask the monitor until QEMU answers as the process we started; its last line is our error when it does not.
  * A failure at any step kills what was started and removes the folder.
  */
@@ -31,6 +32,7 @@
 #include "base/mem.h"
 #include "base/sock.h"
 #include "hv/cmdline.h"
+#include "hv/permit.h"
 #include "hv/ram.h"
 #include "hv/rundir.h"
 #include "hv/seed.h"
@@ -102,6 +104,13 @@ static char *start_path(const struct start *s, const char *file)
 }
 
 /* ---- 1. the folder ---- */
+
+static int start_permit(const struct start *s, struct err *e)
+{
+	if (permit_check(s->opt->run_dir, s->opt->mark, clock_boot_ns(), e) < 0)
+		return err_wrap(e, "guest %s", s->d->name);
+	return 0;
+}
 
 static int start_folder(struct start *s, struct err *e)
 {
@@ -450,6 +459,8 @@ static int start_spawn(struct start *s, struct err *e)
 		r = rundir_state_write(s->opt->run_dir, s->d->name, s->vm->state, e);
 	}
 	if (r == 0)
+		r = start_permit(s, e);
+	if (r == 0)
 		r = child_release(&s->vm->proc, e);
 	start_passed(s);
 	cmdline_done(&c);
@@ -519,8 +530,8 @@ static int start_first_answer(struct start *s, struct err *e)
 
 static int start_run(struct start *s, struct err *e)
 {
-	if (start_folder(s, e) < 0 || start_user(s, e) < 0 || start_accel(s, e) < 0 || start_machine(s, e) < 0 ||
-	    start_open(s, e) < 0)
+	if (start_permit(s, e) < 0 || start_folder(s, e) < 0 || start_user(s, e) < 0 || start_accel(s, e) < 0 ||
+	    start_machine(s, e) < 0 || start_open(s, e) < 0)
 		return -1;
 	start_cgroup(s);
 	if (start_spawn(s, e) < 0)
