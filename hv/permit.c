@@ -49,6 +49,8 @@ int permit_open(const char *run_dir, int fd, struct permit *ret, struct err *e)
 	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, own, 0);
 	if (page == MAP_FAILED)
 		return err_sys(e, "permit %s", path);
+	/* A mapping holds the lock as a descriptor does: not in a child, which may outlive us. */
+	madvise(page, PAGE, MADV_DONTFORK);
 	if (memcmp(page->magic, MAGIC, sizeof(page->magic)) != 0) {
 		memset(page, 0, PAGE);
 		atomic_store(&page->until_ns, PERMIT_FREE);

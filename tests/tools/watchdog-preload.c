@@ -101,10 +101,14 @@ static int env_int(const char *name, int otherwise)
 }
 
 /* The hardware. */
-static _Noreturn void timer_main(struct device *d)
+static _Noreturn void timer_main(struct device *of_opener)
 {
 	const char *command = getenv("WATCHDOG_DOUBLE_EXPIRED");
+	int own = real_open(device_path(), O_RDWR | O_CLOEXEC);
+	struct device *d = map(own);
 
+	/* The mapping that was inherited holds the opener's lock, as a descriptor would. */
+	munmap((void *)of_opener, sizeof(*of_opener));
 	setsid();
 	for (int fd = 0; fd < 1024; fd++)
 		real_close(fd);
@@ -122,11 +126,17 @@ static _Noreturn void timer_main(struct device *d)
 	_exit(0);
 }
 
-/* The timer is a grandchild: its opener must not find a child that it did not start. */
+/* The timer is a grandchild: its opener must not find a child that it did not start. It is waited for until it has closed
+ * what it got of its opener's, locks and sockets among them: then the pipe ends. */
 static void timer_start(struct device *d)
 {
-	pid_t pid = fork();
+	int ends[2];
+	char none;
+	pid_t pid;
 
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		abort();
+	pid = fork();
 	if (pid == 0) {
 		pid = fork();
 		if (pid == 0)
@@ -134,8 +144,11 @@ static void timer_start(struct device *d)
 		d->timer = pid;
 		_exit(0);
 	}
+	real_close(ends[1]);
 	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
+	(void)!read(ends[0], &none, 1);
+	real_close(ends[0]);
 }
 
 static int device_open(const char *path)
