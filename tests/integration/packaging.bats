@@ -22,6 +22,21 @@ teardown() {
 	[ "$output" = "" ]
 }
 
+@test "systemd-analyze finds nothing wrong with godwit-watchdog.service" {
+	sed 's|^ExecStart=godwit-watchdog$|ExecStart=/bin/true|' $P/godwit-watchdog.service >"$T/godwit-watchdog.service"
+	grep -qx 'ExecStart=/bin/true' "$T/godwit-watchdog.service"
+	run systemd-analyze verify --man=no "$T/godwit-watchdog.service"
+	[ "$status" -eq 0 ]
+	[ "$output" = "" ]
+}
+
+@test "systemd neither stops the watchdog under guests nor kills it, and starts it before godwitd" {
+	grep -qx 'RefuseManualStop=yes' $P/godwit-watchdog.service
+	grep -qx 'SendSIGKILL=no' $P/godwit-watchdog.service
+	grep -qx 'Before=godwitd.service' $P/godwit-watchdog.service
+	grep -qx 'ExecReload=kill -HUP $MAINPID' $P/godwit-watchdog.service
+}
+
 @test "the check sees a misspelt option" {
 	sed 's|^ExecStart=godwitd$|ExecStart=/bin/true|; s|^KillMode=|KilMode=|' $P/godwitd.service >"$T/godwitd.service"
 	run systemd-analyze verify --man=no "$T/godwitd.service"
