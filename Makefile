@@ -87,6 +87,8 @@ $(B)/fuzz/%: $(B)/tests/fuzz/%.o $(call libs,$(LINK_node))
 	$(link) -fsanitize=fuzzer
 $(B)/tools/replica-member: $(B)/tests/tools/replica-member.o $(B)/tests/unit/cluster/kv-machine.o $(call libs,$(LINK_cluster))
 	$(link)
+$(B)/tools/keeper-ask: $(B)/tests/tools/keeper-ask.o $(call libs,$(LINK_fencing))
+	$(link)
 # Loaded into programs of every variant: without sanitizers.
 $(B)/tools/%-preload.so: tests/tools/%-preload.c
 	@mkdir -p $(@D); echo "  CC    $@"; $(CC) -std=gnu17 -D_GNU_SOURCE -O2 -g -fPIC -shared $(INCLUDE) $(WARN) -o $@ $<

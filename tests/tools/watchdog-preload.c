@@ -126,8 +126,8 @@ static _Noreturn void timer_main(struct device *of_opener)
 	_exit(0);
 }
 
-/* The timer is a grandchild: its opener must not find a child that it did not start. It is waited for until it has closed
- * what it got of its opener's, locks and sockets among them: then the pipe ends. */
+/* The timer is a grandchild: its opener must not find a child that it did not start. It is waited for until it has
+ * closed what it got of its opener's, locks and sockets among them: then the pipe ends. */
 static void timer_start(struct device *d)
 {
 	int ends[2];
@@ -186,43 +186,43 @@ static int open_any(const char *path, int flags, mode_t mode)
 	return real_open(path, flags, mode);
 }
 
-int open(const char *path, int flags, ...);
-int open64(const char *path, int flags, ...);
-int __open_2(const char *path, int flags);
-int __open64_2(const char *path, int flags);
+int open(const char *file, int oflag, ...);
+int open64(const char *file, int oflag, ...);
+int __open_2(const char *file, int oflag);
+int __open64_2(const char *file, int oflag);
 int ioctl(int fd, unsigned long request, ...);
 
-int open(const char *path, int flags, ...)
+int open(const char *file, int oflag, ...)
 {
 	mode_t mode;
 	va_list ap;
 
-	va_start(ap, flags);
+	va_start(ap, oflag);
 	mode = va_arg(ap, mode_t);
 	va_end(ap);
-	return open_any(path, flags, mode);
+	return open_any(file, oflag, mode);
 }
 
-int open64(const char *path, int flags, ...)
+int open64(const char *file, int oflag, ...)
 {
 	mode_t mode;
 	va_list ap;
 
-	va_start(ap, flags);
+	va_start(ap, oflag);
 	mode = va_arg(ap, mode_t);
 	va_end(ap);
-	return open_any(path, flags, mode);
+	return open_any(file, oflag, mode);
 }
 
 /* What a fortified program calls. */
-int __open_2(const char *path, int flags)
+int __open_2(const char *file, int oflag)
 {
-	return open_any(path, flags, 0);
+	return open_any(file, oflag, 0);
 }
 
-int __open64_2(const char *path, int flags)
+int __open64_2(const char *file, int oflag)
 {
-	return open_any(path, flags, 0);
+	return open_any(file, oflag, 0);
 }
 
 static bool file_beside(const char *suffix, int *ret)

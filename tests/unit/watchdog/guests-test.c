@@ -16,6 +16,7 @@
 #include "tests/unit/watchdog/host.h"
 
 #define STARTERS 4
+#define GUESTS_MAX 64
 
 static const char *vm_program(void)
 {
@@ -50,8 +51,9 @@ static int start(int i, bool incoming, struct err *e)
 {
 	_free_ char *path = definition(i);
 	_free_ char *dir = xasprintf("%s/run", host_dir);
-	const char *argv[] = {vm_program(), "start",  path,      "--run-dir", dir,
-			      "--mark",     MARK "1", "--accel", "tcg",       incoming ? "--incoming" : NULL,
+	const char *mark = MARK "1";
+	const char *argv[] = {vm_program(), "start", path,      "--run-dir", dir,
+			      "--mark",     mark,    "--accel", "tcg",       incoming ? "--incoming" : NULL,
 			      NULL};
 
 	return child_run(argv, IN_S(90), 1 << 16, NULL, e);
@@ -104,7 +106,7 @@ static struct keeper_status answer_ok(struct keeper_client *k)
 static void whatever_state_they_are_in_all_are_gone_soon_after_the_deadline(void **state)
 {
 	int n = getenv("WATCHDOG_TEST_GUESTS") ? atoi(getenv("WATCHDOG_TEST_GUESTS")) : 3;
-	_free_ struct vm **vms = xcalloc((size_t)n, sizeof(*vms));
+	struct vm *vms[GUESTS_MAX] = {0};
 	struct keeper_client k;
 	struct keeper_status st;
 	struct err e = ERR_INIT;
@@ -113,6 +115,7 @@ static void whatever_state_they_are_in_all_are_gone_soon_after_the_deadline(void
 
 	(void)state;
 	vm_program();
+	assert_in_range(n, 1, GUESTS_MAX);
 	host_watchdog(NULL, NULL);
 	/* Before it is configured it is nobody's business. */
 	for (int i = 0; i < n; i++) {

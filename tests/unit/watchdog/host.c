@@ -156,20 +156,21 @@ void host_record(const char *name, const char *mark, const struct child *c)
 	json_decref(o);
 }
 
-static const char *term_name;
-static bool term_goes_on;
-
-static void term_note(int sig)
+/* A guest's life: SIGTERM, which is blocked, is taken from the queue. */
+static _Noreturn void guest_main(const char *note, const sigset_t *term, bool stubborn)
 {
 	char text[32];
-	int fd = open(term_name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	int n = snprintf(text, sizeof(text), "%" PRId64, clock_boot_ns());
 
-	(void)sig;
-	(void)!write(fd, text, (size_t)n);
-	close(fd);
-	if (!term_goes_on)
-		_exit(0);
+	/* Also when a test fails before it has ended it. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;) {
+		if (sigwaitinfo(term, NULL) != SIGTERM)
+			continue;
+		snprintf(text, sizeof(text), "%" PRId64, clock_boot_ns());
+		file_write_atomic(note, text, strlen(text), 0600, (gid_t)-1, NULL);
+		if (!stubborn)
+			_exit(0);
+	}
 }
 
 static struct child forked(pid_t pid)
@@ -194,16 +195,8 @@ struct child host_guest(const char *name, const char *mark, bool stubborn)
 	sigaddset(&term, SIGTERM);
 	sigprocmask(SIG_BLOCK, &term, &old);
 	pid = fork();
-	if (pid == 0) {
-		/* Also when a test fails before it has ended it. */
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		term_name = note;
-		term_goes_on = stubborn;
-		signal(SIGTERM, term_note);
-		sigprocmask(SIG_SETMASK, &old, NULL);
-		for (;;)
-			pause();
-	}
+	if (pid == 0)
+		guest_main(note, &term, stubborn);
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	c = forked(pid);
 	host_record(name, mark, &c);
