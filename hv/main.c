@@ -25,6 +25,7 @@ enum {
 	EXIT_DEFINITION = 3,
 	EXIT_NO_GUEST = 4,
 	EXIT_EXISTS = 5,
+	EXIT_NOT_NOW = 7,
 };
 
 #define STOP_SECONDS_DEFAULT 30
@@ -60,7 +61,8 @@ static const char help_text[] =
 	"Options of show:\n"
 	"  --definition      print only the definition, complete: start a destination with it\n"
 	"\n"
-	"Exit: 0 done, 1 failed, 2 wrong command line, 3 wrong definition, 4 no such guest, 5 it is there already.\n";
+	"Exit: 0 done, 1 failed, 2 wrong command line, 3 wrong definition, 4 no such guest, 5 it is there already,\n"
+	"7 not now: this host may not run guests of its cluster.\n";
 
 struct args {
 	const char *verb;
@@ -117,7 +119,11 @@ static int verb_start(const struct args *a)
 	r = vm_start(&d, &a->vm, &vm, &e);
 	def_done(&d);
 	if (r < 0)
-		return fail(a, e.code == ERR_INPUT ? EXIT_EXISTS : EXIT_FAILED, &e);
+		return fail(a,
+			    e.code == ERR_INPUT         ? EXIT_EXISTS
+			    : e.code == ERR_UNAVAILABLE ? EXIT_NOT_NOW
+							: EXIT_FAILED,
+			    &e);
 	if (a->json) {
 		json_t *o = json_deep_copy(vm->state);
 

@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <malloc.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,26 @@ static void memory_lock(void)
 	free(heap);
 	if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
 		refused("locked memory");
+}
+
+/* The log must not stop us: neither a reader that is gone nor one that hangs, as journald does where its disk does.
+ * Lines are lost then. The description of a pipe may be shared with whoever started us, so ours is a new one. */
+static void log_never_waits(void)
+{
+	struct stat st;
+	int fd;
+
+	signal(SIGPIPE, SIG_IGN);
+	if (fstat(STDERR_FILENO, &st) < 0)
+		return;
+	if (S_ISSOCK(st.st_mode))
+		(void)fcntl(STDERR_FILENO, F_SETFL, fcntl(STDERR_FILENO, F_GETFL) | O_NONBLOCK);
+	if (!S_ISFIFO(st.st_mode))
+		return;
+	fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd >= 0)
+		dup2(fd, STDERR_FILENO);
+	mem_closep(&fd);
 }
 
 static void harden(void)
@@ -166,6 +187,7 @@ int main(int argc, char **argv)
 	if (status)
 		return status_main(o.run_dir);
 	umask(0077);
+	log_never_waits();
 	harden();
 	if (serve_run(&o, &legacy, &e) == 0)
 		return 0;

@@ -148,6 +148,7 @@ static void whatever_state_they_are_in_all_are_gone_soon_after_the_deadline(void
 		      (long long)(st.report.took_ns / NS_PER_MS), host_said("signal=KILL") ? "some" : "none");
 	/* None of them, and no other, is started on this host now. */
 	assert_int_equal(start(0, false, &e), -1);
+	assert_non_null(strstr(e.text, "exited with status 7"));
 	assert_non_null(strstr(e.text, "may not run guests of its cluster now"));
 	/* With a new lease they are. */
 	keeper_ask_until(&k, clock_boot_ns() + LEASE, NULL);

@@ -21,6 +21,7 @@
 #include "hv/rundir.h"
 
 char host_dir[64], host_device[96], host_log[96];
+int host_stderr = -1;
 struct child host_dog = CHILD_INIT;
 static char run_dir[96];
 static pid_t traced = -1;
@@ -58,6 +59,7 @@ int host_teardown(void **state)
 
 	(void)state;
 	host_unstick();
+	host_stderr = -1;
 	if (host_dog.pidfd >= 0 && !child_ended(&host_dog))
 		child_signal(&host_dog, SIGKILL, NULL);
 	else if (host_dog.pidfd >= 0 && child_wait(&host_dog, IN_S(1), &status, NULL) == 1 && status > 0)
@@ -81,7 +83,7 @@ void host_watchdog(const char *program, const char *device)
 	const char *envp[] = {preload, dbl, expired, "ASAN_OPTIONS=verify_asan_link_order=0", "PATH=/usr/bin:/bin",
 			      NULL};
 	_closefd_ int log = open(host_log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	struct child_fd fds[] = {{log, STDERR_FILENO}};
+	struct child_fd fds[] = {{host_stderr >= 0 ? host_stderr : log, STDERR_FILENO}};
 	struct child_spec spec = {.argv = argv, .envp = envp, .fds = fds, .n_fds = 1};
 	struct keeper_client k = KEEPER_CLIENT_INIT;
 	struct keeper_status st;

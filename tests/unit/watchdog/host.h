@@ -24,6 +24,7 @@
 extern char host_dir[64];    /* everything is below it */
 extern char host_device[96]; /* the double */
 extern char host_log[96];    /* what the program says */
+extern int host_stderr;      /* where else it says it; -1: host_log */
 
 int host_setup(void **state);
 int host_teardown(void **state); /* ends what the test started; fails when the program died of a signal */

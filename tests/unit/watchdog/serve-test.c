@@ -382,6 +382,51 @@ static void without_a_device_guests_are_guarded_all_the_same(void **state)
 	keeper_close(&k);
 }
 
+/* @full: a log whose reader does not read; else one whose reader is gone. */
+static void guests_end_in_time(bool full)
+{
+	struct keeper_client k;
+	struct child g;
+	int ends[2];
+	int64_t until;
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+	while (full && write(ends[1], "x", 1) == 1)
+		;
+	/* As anybody's pipe is. */
+	assert_int_equal(fcntl(ends[1], F_SETFL, 0), 0);
+	if (!full)
+		close(ends[0]);
+	host_stderr = ends[1];
+	host_watchdog(NULL, NULL);
+	k = host_client(NULL);
+	g = host_guest("g", MARK "1", true);
+	until = extend(&k, NS_PER_S / 2);
+	host_end_ns(&g, 10);
+	assert_true(host_term_ns("g") >= until);
+	host_state(&k, KEEPER_STOPPED);
+	assert_false(host_file("expired", 3));
+	/* Whoever shares the pipe has it as it was. */
+	assert_int_equal(fcntl(ends[1], F_GETFL) & O_NONBLOCK, 0);
+	close(ends[1]);
+	if (full)
+		close(ends[0]);
+	child_done(&g);
+	keeper_close(&k);
+}
+
+static void a_log_that_nobody_reads_stops_nothing(void **state)
+{
+	(void)state;
+	guests_end_in_time(true);
+}
+
+static void a_log_that_is_closed_ends_nothing(void **state)
+{
+	(void)state;
+	guests_end_in_time(false);
+}
+
 static void a_second_one_is_refused(void **state)
 {
 	_free_ char *program = xasprintf("%s/godwit-watchdog", host_build());
@@ -443,6 +488,8 @@ int main(void)
 		TEST(a_crash_that_nobody_mends_has_the_host_reset),
 		TEST(an_upgrade_keeps_the_device_open_and_the_deadline),
 		TEST(without_a_device_guests_are_guarded_all_the_same),
+		TEST(a_log_that_nobody_reads_stops_nothing),
+		TEST(a_log_that_is_closed_ends_nothing),
 		TEST(a_second_one_is_refused),
 		TEST(one_that_is_missing_stopped_or_of_another_version_is_told_apart),
 	};
