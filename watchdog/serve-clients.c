@@ -123,6 +123,8 @@ static int obey(struct serve *s, const struct keeper_request *r, int64_t now_ns,
 		if (keeper_release(&s->keeper, now_ns, e) < 0)
 			return -1;
 		log_info("event=released");
+		/* So that the answer tells of a device that is closed. */
+		serve_device(s);
 		return 0;
 	case KEEPER_DIE:
 		return keeper_die(&s->keeper, now_ns, e);

@@ -64,9 +64,7 @@ guest_lives() {
 }
 
 @test "while the lease is renewed the guest runs, and the host lives longer than the watchdog's time" {
-	ask renew 2000 8
-	guest_lives
-	ask release
+	ask renew 2000 8 release
 	sleep 6
 	same_boot
 	guest_lives
@@ -92,8 +90,8 @@ guest_lives() {
 	# A process that cannot be killed, under a record as godwit-vm writes it: the first of a process namespace, whose child is
 	# held by a tracer outside.
 	lab put n1 tests/integration/long/unkillable /tmp/unkillable
-	lab run n1 -- sh -c "setsid /tmp/unkillable $RUN/stuck ${MARK}1 >/tmp/unkillable.log 2>&1 & sleep 1; cat /tmp/unkillable.log"
-	lab run n1 test -e $RUN/stuck/state.json
+	lab run -t 60 n1 -- sh -c "setsid /tmp/unkillable $RUN/stuck ${MARK}1 >/tmp/unkillable.log 2>&1 &
+		until [ -s $RUN/stuck/state.json ]; do sleep 0.2; done"
 	ask until 1500
 	boots_within 60
 }
@@ -105,9 +103,10 @@ guest_lives() {
 }
 
 @test "an upgrade under the real driver keeps the device armed" {
-	ask until 4000
-	lab run n1 -- sh -c 'kill -HUP $(cat /tmp/dog.pid)'
-	ask renew 2000 6
+	# In one go: on a busy machine a command in the host takes seconds.
+	lab run -t 60 n1 -- sh -c "$BUILT/tools/keeper-ask $RUN configure $MARK 60000 1000 3 until 60000
+		kill -HUP \$(cat /tmp/dog.pid)"
+	ask renew 2000 6 release
 	lab run n1 grep -q 'event=resumed state=armed.*device=inherited' /tmp/dog.log
 	same_boot
 	guest_lives

@@ -224,6 +224,7 @@ static void a_petting_that_was_held_up_past_the_deadline_does_not_buy_time(void 
 
 static void released_guests_run_on_and_the_device_is_closed_properly(void **state)
 {
+	struct keeper_status st;
 	struct keeper_client k;
 	struct child g;
 
@@ -233,7 +234,9 @@ static void released_guests_run_on_and_the_device_is_closed_properly(void **stat
 	g = host_guest("g", MARK "1", false);
 	extend(&k, NS_PER_S / 2);
 	keeper_ask_release(&k, NULL);
-	assert_int_equal(host_answer(&k).state, KEEPER_FREE);
+	st = host_answer(&k);
+	assert_int_equal(st.state, KEEPER_FREE);
+	assert_int_equal(st.device, KEEPER_DEVICE_NONE);
 	assert_false(host_file("expired", 4));
 	assert_int_equal(host_term_ns("g"), 0);
 	assert_int_equal(host_device_did("close", 0), 1);
