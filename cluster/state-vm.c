@@ -333,7 +333,7 @@ static int place_check(struct change *c, const struct vm_row *vm)
 		return refuse(c, ERR_CONFLICT,
 			      "node %s is not confirmed dead (%s), so its guests are not free; wait until it is fenced",
 			      vm->owner, life);
-	if (arg_true(c, "fenced"))
+	if (r > 0)
 		return 0;
 	if (!vm_is_down(vm))
 		return refuse(c, ERR_CONFLICT, "may run on node %s; migrate it, or stop it first", vm->owner);

@@ -207,13 +207,23 @@ void world_guest(struct world *w, const char *name, int n, int mib, const char *
 	     "observed");
 }
 
-void world_rests(struct world *w, const char *name, const char *node, int64_t epoch)
+static void down(struct world *w, const char *name, const char *node, int64_t epoch, const char *status)
 {
 	int64_t changed = world_int(state_vm_get(w->db, name, &w->e), "changed");
 
 	assert_int_equal(DO(w, "vm.observed", "{s:s, s:s, s:I, s:s, s:I}", "vm", name, "node", node, "epoch",
-			    (json_int_t)epoch, "status", "stopped", "as_of", (json_int_t)changed),
+			    (json_int_t)epoch, "status", status, "as_of", (json_int_t)changed),
 			 0);
+}
+
+void world_rests(struct world *w, const char *name, const char *node, int64_t epoch)
+{
+	down(w, name, node, epoch, "stopped");
+}
+
+void world_fails(struct world *w, const char *name, const char *node, int64_t epoch)
+{
+	down(w, name, node, epoch, "failed");
 }
 
 int world_move(struct world *w, int n, const char *vm, const char *to)

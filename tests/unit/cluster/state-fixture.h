@@ -74,6 +74,8 @@ void world_guest(struct world *w, const char *name, int n, int mib, const char *
 
 /* Its owner says that it is down, knowing its last change. */
 void world_rests(struct world *w, const char *name, const char *node, int64_t epoch);
+/* The same of one whose QEMU died. */
+void world_fails(struct world *w, const char *name, const char *node, int64_t epoch);
 
 /* A move of it; 0 or -1. The id is UUID(@n). */
 int world_move(struct world *w, int n, const char *vm, const char *to);

@@ -238,7 +238,7 @@ static void restarts_are_remembered_until_somebody_starts_the_guest(void **state
 	world_must(w, "vm.intent", "{'name': 'web', 'intent': 'running'}", NULL);
 	world_is(world_field(state_ha_get(w->db, "web", &w->e), "restarts"), "[]");
 	/* Asking again for what is asked already changes nothing. */
-	world_must(w, "vm.observed", "{'vm': 'web', 'node': 'n1', 'epoch': 43, 'status': 'failed'}", NULL);
+	world_fails(w, "web", "n1", 43);
 	world_must(w, "vm.place", "{'name': 'web', 'node': 'n2', 'epoch': 43, 'reason': 'it crashes on n1'}", NULL);
 	world_must(w, "vm.intent", "{'name': 'web', 'intent': 'running'}", NULL);
 	world_is(world_field(world_item(world_field(state_ha_get(w->db, "web", &w->e), "restarts"), 0), "kind"),
