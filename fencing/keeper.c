@@ -17,6 +17,9 @@
  * A petting that was begun before X and is done late, as this process was held up right there, is answered with
  * keeper_late(): the device's time-out is cut to what is left.
  *
+ * Nothing brings a guest back: only godwit-vm runs QEMUs, and it needs the permit, for the destination of a move, too;
+ * an engine, its guard and `godwit-vm resume` only tell a QEMU that lives to go on, and each of those is being ended.
+ *
  * Once X has passed nothing saves the guests, not even a new deadline: others may have counted on it.
  * A connection to us that is lost changes nothing.
  */
