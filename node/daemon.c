@@ -294,11 +294,26 @@ static void reported(void *arg, const json_t *result, const struct err *e)
 		log_debug("event=report-refused error=\"%s\"", e->text);
 }
 
+/* What is known of this host's CPU: as long as QEMU has not been asked by this process, what an earlier one said, or
+ * guests would find no place here for the seconds that it takes. New reference; NULL: nothing. */
+static json_t *cpu_known(const struct daemon *d)
+{
+	json_t *node, *cpu;
+
+	if (d->cpu)
+		return json_incref(d->cpu);
+	node = state_node_get(replica_db(d->replica), d->identity.node, NULL);
+	cpu = json_object_get(json_object_get(node, "report"), "cpu");
+	json_incref(cpu);
+	json_decref(node);
+	return cpu;
+}
+
 static void report(void *arg)
 {
 	struct daemon *d = arg;
 	struct facts_guest *guests;
-	struct facts_input in = {.version = GODWIT_VERSION, .cpu = d->cpu};
+	struct facts_input in = {.version = GODWIT_VERSION};
 	struct err e = ERR_INIT;
 	json_t *facts;
 
@@ -308,16 +323,16 @@ static void report(void *arg)
 	in.guests = guests;
 	in.n_guests = agent_memory(d->agent, guests, GUESTS_MAX);
 	in.networks = daemon_networks(d);
+	in.cpu = cpu_known(d);
 	facts = facts_read(&in, &e);
 	free(guests);
 	json_decref(in.networks);
+	json_decref(in.cpu);
 	if (!facts) {
 		log_error("event=report error=\"%s\"", e.text);
 		return;
 	}
 	json_object_set_new(facts, "node", json_string(d->identity.node));
-	if (!d->cpu)
-		json_object_del(facts, "cpu");
 	daemon_propose(d, "node.report", NULL, facts, reported, NULL);
 }
 

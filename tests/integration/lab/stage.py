@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 LAB = ROOT / "tests" / "integration" / "lab" / "lab"
 PROBE = ROOT / "tests" / "integration" / "lab" / "probe"
 STEP_SECONDS = 60
+BACKGROUND_SECONDS = 3600
 GUEST_CMDLINE = "console=ttyS0 quiet panic=1 mitigations=off nokaslr"
 
 
@@ -82,7 +83,7 @@ class Stage:
             self.screen.command(host, [*argv, "&"])
         with open(self.logs / f"{log}.out", "wb") as out, open(self.logs / f"{log}.err", "wb") as err:
             # pylint: disable=consider-using-with
-            p = subprocess.Popen(self.lab_argv(host, argv, 600), env=self.env, stdout=out, stderr=err, text=True)
+            p = subprocess.Popen(self.lab_argv(host, argv, BACKGROUND_SECONDS), env=self.env, stdout=out, stderr=err, text=True)
         self.background.append(p)
         return p
 

@@ -205,6 +205,7 @@ static const struct {
 	{"task.finish", {"uid", "estate", "?werror", "?jresult"}},
 	{"token.create", {"hhash", "ittl_s"}},
 	{"token.use", {"hhash", "nnode"}},
+	{"token.use", {"hhash", "nnode"}},
 	{"token.revoke", {"hhash"}},
 	{"user.create", {"wname", "Rrole", "?htoken_hash"}},
 	{"user.delete", {"wname"}},
