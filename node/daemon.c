@@ -296,17 +296,9 @@ static void reported(void *arg, const json_t *result, const struct err *e)
 
 /* What is known of this host's CPU: as long as QEMU has not been asked by this process, what an earlier one said, or
  * guests would find no place here for the seconds that it takes. New reference; NULL: nothing. */
-static json_t *cpu_known(const struct daemon *d)
+static json_t *cpu_known(const struct daemon *d, const json_t *node)
 {
-	json_t *node, *cpu;
-
-	if (d->cpu)
-		return json_incref(d->cpu);
-	node = state_node_get(replica_db(d->replica), d->identity.node, NULL);
-	cpu = json_object_get(json_object_get(node, "report"), "cpu");
-	json_incref(cpu);
-	json_decref(node);
-	return cpu;
+	return json_incref(d->cpu ? d->cpu : json_object_get(json_object_get(node, "report"), "cpu"));
 }
 
 static void report(void *arg)
@@ -315,15 +307,19 @@ static void report(void *arg)
 	struct facts_guest *guests;
 	struct facts_input in = {.version = GODWIT_VERSION};
 	struct err e = ERR_INIT;
-	json_t *facts;
+	json_t *facts, *node;
 
 	if (!d->replica || !replica_synced(d->replica))
+		return;
+	node = state_node_get(replica_db(d->replica), d->identity.node, NULL);
+	if (!node) /* not in the list yet, or a snapshot that is being taken: soon again */
 		return;
 	guests = xcalloc(GUESTS_MAX, sizeof(*guests));
 	in.guests = guests;
 	in.n_guests = agent_memory(d->agent, guests, GUESTS_MAX);
 	in.networks = daemon_networks(d);
-	in.cpu = cpu_known(d);
+	in.cpu = cpu_known(d, node);
+	json_decref(node);
 	facts = facts_read(&in, &e);
 	free(guests);
 	json_decref(in.networks);
@@ -333,6 +329,8 @@ static void report(void *arg)
 		return;
 	}
 	json_object_set_new(facts, "node", json_string(d->identity.node));
+	if (json_is_null(json_object_get(facts, "cpu")))
+		json_object_del(facts, "cpu");
 	daemon_propose(d, "node.report", NULL, facts, reported, NULL);
 }
 

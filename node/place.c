@@ -80,7 +80,23 @@ static const char *cpu_kind(struct place *p, const json_t *cpu)
 	return own(p, xasprintf("%s with %zu features, %08" PRIx32, vendor, json_array_size(features), (uint32_t)hash));
 }
 
-/* The models that a node runs, of which only the guest's matters: every feature of it must be there. */
+/* Whether a list of versioned models has @model, or what it stands for when it names no version. */
+static bool names_model(const json_t *models, const char *model)
+{
+	_free_ char *first = xasprintf("%s-v1", model);
+	size_t n = json_array_size(models);
+
+	for (size_t i = 0; i < n; i++) {
+		const char *name = json_string_value(json_array_get(models, i));
+
+		if (name && (!strcmp(name, model) || !strcmp(name, first)))
+			return true;
+	}
+	return false;
+}
+
+/* The models that a node runs, of which only the guest's matters: every feature of it must be there. Until this host
+ * knows the catalogue, seconds after its start, it is enough that the node's QEMU knows the model. */
 static const char *const *models_of(struct place *p, const struct place_facts *f, const char *want, const json_t *cpu)
 {
 	_free_ char *model = want ? xasprintf("%.*s", (int)strcspn(want, ","), want) : NULL;
@@ -89,9 +105,8 @@ static const char *const *models_of(struct place *p, const struct place_facts *f
 
 	if (!model || !cpu)
 		return texts_of(p, NULL, NULL);
-	if (!f->catalogue)
-		return texts_of(p, NULL, json_object_get(cpu, "models"));
-	runs = baseline_lacks(f->catalogue, model, cpu, &lacks, NULL) == 0 && json_array_size(lacks) == 0;
+	runs = f->catalogue ? baseline_lacks(f->catalogue, model, cpu, &lacks, NULL) == 0 && !json_array_size(lacks)
+			    : names_model(json_object_get(cpu, "models"), model);
 	json_decref(lacks);
 	return texts_of(p, runs ? own(p, steal_ptr(model)) : NULL, NULL);
 }

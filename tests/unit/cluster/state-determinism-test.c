@@ -121,6 +121,8 @@ static json_t *random_value(char kind)
 		return json_string(text);
 	case 'i':
 		return json_integer(below(12) ? 1 + below(6) : 0);
+	case 'T': /* long enough for somebody to come with it */
+		return json_integer(below(12) ? 60 + below(600) : 0);
 	case 'J':
 		return json_integer(below(8) ? ++last_id : last_id);
 	case 'b':
@@ -203,8 +205,7 @@ static const struct {
 	{"task.create", {"uid", "wkind", "?wobject", "?nnode", "?wnote"}},
 	{"task.update", {"uid", "?qstate", "?fprogress", "?ieta_ms", "?wnote"}},
 	{"task.finish", {"uid", "estate", "?werror", "?jresult"}},
-	{"token.create", {"hhash", "ittl_s"}},
-	{"token.use", {"hhash", "nnode"}},
+	{"token.create", {"hhash", "Tttl_s"}},
 	{"token.use", {"hhash", "nnode"}},
 	{"token.revoke", {"hhash"}},
 	{"user.create", {"wname", "Rrole", "?htoken_hash"}},

@@ -33,7 +33,9 @@ static bool all_but_9(const void *arg, uint32_t id)
 #define CPU_A                                                                                                          \
 	"{\"vendor\": \"GenuineIntel\", \"models\": [\"x86-64-v2\", \"x86-64-v3\"], \"features\": [\"aes\", "          \
 	"\"avx2\"]}"
-#define CPU_B "{\"vendor\": \"GenuineIntel\", \"models\": [\"x86-64-v2\", \"x86-64-v3\"], \"features\": [\"aes\"]}"
+#define CPU_B                                                                                                          \
+	"{\"vendor\": \"GenuineIntel\", \"models\": [\"qemu64-v1\", \"x86-64-v2\", \"x86-64-v3\"], \"features\": "     \
+	"[\"aes\"]}"
 #define MEM "\"memory\": {\"total\": 8589934592, \"free\": 4294967296}"
 
 static const char nodes_text[] =
@@ -131,7 +133,15 @@ static void a_model_runs_where_all_its_features_are(void **state)
 	place_free(p);
 	s.f.catalogue = NULL;
 	p = place_new(&s.f, &s.g);
-	assert_string_equal(place_input(p)->nodes[1].models[1], "x86-64-v3");
+	assert_string_equal(place_input(p)->nodes[1].models[0], "x86-64-v3"); /* the name counts */
+	place_free(p);
+	json_decref(s.kept);
+	/* So does what a name without a version stands for. */
+	s = setup("[]", "{" GUEST ", \"cpu\": \"qemu64\"}");
+	s.f.catalogue = NULL;
+	p = place_new(&s.f, &s.g);
+	assert_string_equal(place_input(p)->nodes[1].models[0], "qemu64");
+	assert_null(place_input(p)->nodes[0].models[0]);
 	place_free(p);
 	json_decref(s.kept);
 }
