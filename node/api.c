@@ -252,8 +252,9 @@ static json_t *command_of(const struct api_write *w, const char *op, const char 
 		api_id_make(http_call_id(w->call), part, id);
 	else
 		snprintf(id, sizeof(id), "%s", http_call_id(w->call));
-	return json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:o}", "op", op, "v", STATE_COMMAND_VERSION, "id", id, "time",
-			 (json_int_t)clock_wall_ms(), "by", who->name, "from", who->from, "args", args);
+	return json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:o}", "op", op, "v", (int)state_command_version(op, args),
+			 "id", id, "time", (json_int_t)clock_wall_ms(), "by", who->name, "from", who->from, "args",
+			 args);
 }
 
 static void on_written(void *arg, const json_t *result, const struct err *e)
@@ -339,8 +340,9 @@ static void task_finish(struct daemon *d, json_t *args)
 	json_t *c;
 
 	api_id_make(api_text(args, "id"), "finish", id);
-	c = json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:O}", "op", "task.finish", "v", STATE_COMMAND_VERSION, "id", id,
-		      "time", (json_int_t)clock_wall_ms(), "by", by, "from", "local", "args", args);
+	c = json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:O}", "op", "task.finish", "v",
+		      (int)state_command_version("task.finish", args), "id", id, "time", (json_int_t)clock_wall_ms(),
+		      "by", by, "from", "local", "args", args);
 	log_info("event=task-finish task=%s state=%s%s%s%s", api_text(args, "id"), api_text(args, "state"),
 		 *api_text(args, "error") ? " error=\"" : "", api_text(args, "error"),
 		 *api_text(args, "error") ? "\"" : "");

@@ -61,8 +61,8 @@ static json_t *command(const char *op, const char *id, const char *by, const cha
 		uuid_random(uuid);
 		id = uuid;
 	}
-	return json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:o}", "op", op, "v", STATE_COMMAND_VERSION, "id", id, "time",
-			 (json_int_t)clock_wall_ms(), "by", by, "from", from, "args", args);
+	return json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:o}", "op", op, "v", (int)state_command_version(op, args),
+			 "id", id, "time", (json_int_t)clock_wall_ms(), "by", by, "from", from, "args", args);
 }
 
 json_t *daemon_command(const struct daemon *d, const char *op, const char *id, json_t *args)
