@@ -44,6 +44,7 @@
 #define END_AGAIN_NS (2 * NS_PER_S) /* a guest that must not run is not waited for longer */
 #define STABLE_NS (600 * NS_PER_S)  /* a guest that ran so long has started well */
 #define EXIT_NO_GUEST 4             /* man/godwit-vm.1.scd */
+#define EXIT_NO_PERMIT 7            /* likewise */
 #define ARGS_MAX 24
 
 /* One name: what is wanted, what is here, what is being done. */
@@ -91,6 +92,9 @@ struct agent {
 	int epoll_fd, timer_fd;
 	struct job look;
 	bool look_again;
+	bool allowed;         /* guests may start */
+	int64_t look_boot_ns; /* when the look under way began; CLOCK_BOOTTIME */
+	int64_t seen_boot_ns; /* when the last one that has ended began; 0: none has */
 };
 
 /* ---- life ---- */
@@ -317,6 +321,39 @@ void agent_tell(struct agent *a, const char *name)
 	look_soon(a);
 }
 
+/* ---- leases ---- */
+
+void agent_allow(struct agent *a, bool allowed)
+{
+	if (a->allowed == allowed)
+		return;
+	a->allowed = allowed;
+	look_soon(a);
+}
+
+static bool ours_lives(const struct agent *a, const struct guest *g)
+{
+	return g->here && !strcmp(g->have_cluster, a->opt.cluster) && g->watch.pidfd >= 0 && !child_ended(&g->watch);
+}
+
+void agent_signal_all(struct agent *a, int sig)
+{
+	struct err e = ERR_INIT;
+
+	for (struct guest *g = a->guests; g; g = g->next)
+		if (ours_lives(a, g) && child_signal(&g->watch, sig, &e) < 0)
+			log_debug("event=signal name=%s error=\"%s\"", g->name, e.text);
+	look_soon(a);
+}
+
+bool agent_empty(const struct agent *a, int64_t since_ns)
+{
+	for (const struct guest *g = a->guests; g; g = g->next)
+		if (ours_lives(a, g) || (job_active(&g->job) && g->doing == AGENT_START))
+			return false;
+	return a->seen_boot_ns > since_ns;
+}
+
 size_t agent_memory(const struct agent *a, struct facts_guest *ret, size_t room)
 {
 	size_t n = 0;
@@ -468,11 +505,11 @@ static void collect(struct agent *a, struct guest *g, const struct job_end *end)
 	g->changed = true;
 	if (done)
 		free(steal_ptr(g->failure));
-	else
+	else if (stop || end->exit_code != EXIT_NO_PERMIT) /* the lease ended meanwhile: no failure of the guest */
 		failed(g, end->words);
 	if (stop && done)
 		g->want.fails = 0;
-	if (stop && !done)
+	if (!done && (stop || end->exit_code == EXIT_NO_PERMIT))
 		g->again_ns = clock_now_ns() + END_AGAIN_NS;
 	ended(a, g, done, done ? "" : end->words);
 	look_soon(a);
@@ -486,6 +523,7 @@ static void look_start(struct agent *a)
 	struct err e = ERR_INIT;
 
 	a->look_again = false;
+	a->look_boot_ns = clock_boot_ns();
 	for (struct guest *g = a->guests; g; g = g->next)
 		g->changed = false;
 	if (job_start(argv, -1, &a->look, &e) < 0 || watch_fd(a, a->look.child.pidfd, &e) < 0) {
@@ -567,9 +605,12 @@ static void plan(struct agent *a, struct guest *g, int64_t now_ns, int64_t *wake
 	action = agent_plan(a->opt.cluster, g->wanted ? &g->want : NULL, g->here ? &g->have : NULL, now_ns);
 	if ((action.act == AGENT_STOP || action.act == AGENT_KILL) && now_ns < g->again_ns)
 		action = (struct agent_action){.act = AGENT_WAIT, .why = action.why, .until_ns = g->again_ns};
+	if (action.act == AGENT_START && (!a->allowed || now_ns < g->again_ns))
+		action = (struct agent_action){
+			.act = AGENT_WAIT, .why = "this host has no lease", .until_ns = g->again_ns};
 	tell(a, g, &action);
 	act_on(a, g, &action);
-	if (action.act == AGENT_WAIT && action.until_ns < *wake_ns)
+	if (action.act == AGENT_WAIT && action.until_ns > now_ns && action.until_ns < *wake_ns)
 		*wake_ns = action.until_ns;
 }
 
@@ -591,6 +632,7 @@ static void look_end(struct agent *a, const struct job_end *end)
 		g->here = false;
 	json_array_foreach (list, i, o)
 		look_take(a, o);
+	a->seen_boot_ns = a->look_boot_ns;
 	json_decref(list);
 	for (struct guest *g = a->guests; g; g = g->next) {
 		if (!g->here) {

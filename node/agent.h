@@ -81,6 +81,16 @@ void agent_update(struct agent *a, const struct agent_guest *guest);
 /* The cluster knows @name no more. */
 void agent_forget(struct agent *a, const char *name);
 
+/* May guests start here (at first: no)? Those that run go on. */
+void agent_allow(struct agent *a, bool allowed);
+
+/* Send @sig to the QEMU of every guest of the cluster that the last look found here. */
+void agent_signal_all(struct agent *a, int sig);
+
+/* Has a look that began after @since_ns (clock_boot_ns()) found no guest of the cluster alive here, and is none being
+ * started? */
+bool agent_empty(const struct agent *a, int64_t since_ns);
+
 int agent_fd(const struct agent *a);
 void agent_dispatch(struct agent *a);
 

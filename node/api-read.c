@@ -72,6 +72,8 @@ static json_t *cluster_status(struct daemon *d, const struct http_call *call, st
 	manager = name_of_id(nodes, json_integer_value(json_object_get(o, "leader")));
 	json_object_set_new(o, "manager", manager ? json_string(manager) : json_null());
 	json_object_del(o, "leader");
+	if (d->lease)
+		json_object_set_new(o, "lease", host_lease_json(d->lease));
 	json_decref(nodes);
 	return o;
 }

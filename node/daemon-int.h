@@ -20,6 +20,7 @@ struct daemon_parts {
 	bool was_synced;
 	bool founding;      /* the founder's first commands are on their way */
 	json_t *judged;     /* nodes whose CPU the manager has judged: that CPU */
+	bool report_plain;  /* a report goes without what older hosts do not know */
 	bool restarting;    /* the loop ends for that */
 	bool lost_identity; /* the cluster has removed this host */
 };
@@ -43,6 +44,11 @@ json_t *daemon_networks(struct daemon *d);
 
 /* A network that the cluster has no more, by the command that removed it: take away what was made for it. */
 void daemon_network_gone(const json_t *command);
+
+/* ---- daemon.c ---- */
+
+/* Report what this host is and has, now. */
+void daemon_report(void *arg);
 
 /* ---- daemon-baseline.c ---- */
 

@@ -298,6 +298,7 @@ void daemon_look(void *arg)
 	if (d->parts->lost_identity)
 		return;
 	moves_look(d->moves);
+	host_lease_look(d->lease);
 	look_guests(d);
 }
 

@@ -143,8 +143,6 @@ static void founded(struct daemon *d)
 		d->identity = id;
 }
 
-static void report(void *arg);
-
 static void on_applied(void *arg, uint64_t index, const json_t *c, const json_t *result, const struct err *e)
 {
 	struct daemon *d = arg;
@@ -157,12 +155,12 @@ static void on_applied(void *arg, uint64_t index, const json_t *c, const json_t 
 		return;
 	if (!strcmp(op, "node.join") && d->identity.history) {
 		founded(d);
-		report(d);
+		daemon_report(d);
 	}
 	if (!strcmp(op, "network.delete"))
 		daemon_network_gone(c);
 	if (!strcmp(op, "network.create"))
-		report(d);
+		daemon_report(d);
 	daemon_look_changed(d, op, result);
 }
 
@@ -175,7 +173,7 @@ static void on_changed(void *arg)
 		log_info("event=synced node=%s leads=%d", d->identity.node, replica_leads(d->replica));
 		agent_tell_all(d->agent);
 		found(d);
-		report(d);
+		daemon_report(d);
 	} else if (!synced && d->parts->was_synced) {
 		log_warning("event=unsynced node=%s text=\"changes are refused until a majority is here again\"",
 			    d->identity.node);
@@ -286,11 +284,17 @@ static void on_agent_fd(void *arg, unsigned ready)
 
 /* ---- reports ---- */
 
+/* A host that is not upgraded yet knows no watchdogs: then the report goes without. */
 static void reported(void *arg, const json_t *result, const struct err *e)
 {
-	(void)arg;
+	struct daemon *d = arg;
+
 	(void)result;
-	if (e)
+	if (e && e->code == ERR_UNSUPPORTED && !d->parts->report_plain) {
+		d->parts->report_plain = true;
+		daemon_report(d);
+		d->parts->report_plain = false;
+	} else if (e)
 		log_debug("event=report-refused error=\"%s\"", e->text);
 }
 
@@ -301,7 +305,7 @@ static json_t *cpu_known(const struct daemon *d, const json_t *node)
 	return json_incref(d->cpu ? d->cpu : json_object_get(json_object_get(node, "report"), "cpu"));
 }
 
-static void report(void *arg)
+void daemon_report(void *arg)
 {
 	struct daemon *d = arg;
 	struct facts_guest *guests;
@@ -329,9 +333,11 @@ static void report(void *arg)
 		return;
 	}
 	json_object_set_new(facts, "node", json_string(d->identity.node));
+	if (!d->parts->report_plain)
+		json_object_set_new(facts, "watchdog", host_lease_report(d->lease));
 	if (json_is_null(json_object_get(facts, "cpu")))
 		json_object_del(facts, "cpu");
-	daemon_propose(d, "node.report", NULL, facts, reported, NULL);
+	daemon_propose(d, "node.report", NULL, facts, reported, d);
 }
 
 /* The CPU of this host: QEMU is asked in a thread, it takes a fifth of a second. */
@@ -352,7 +358,7 @@ static void probed(void *arg)
 	} else {
 		p->d->cpu = p->cpu;
 		p->d->catalogue = p->catalogue;
-		report(p->d);
+		daemon_report(p->d);
 	}
 	free(p->qemu);
 	free(p);
@@ -389,6 +395,7 @@ static void tick(void *arg)
 		return;
 	api_tick(d);
 	moves_tick(d->moves);
+	host_lease_look(d->lease);
 	if (replica_synced(d->replica))
 		daemon_look_untold(d);
 }
@@ -408,13 +415,23 @@ static void on_watchdog(void *arg)
 	notify_watchdog(&d->notify, NULL);
 }
 
+static void end(void *arg)
+{
+	struct daemon *d = arg;
+
+	loop_stop(d->loop);
+}
+
 static void on_term(void *arg)
 {
 	struct daemon *d = arg;
 
 	log_info("event=stop text=\"guests and moves go on\"");
 	notify_stopping(&d->notify, NULL);
-	loop_stop(d->loop);
+	if (d->lease)
+		host_lease_freeze(d->lease, end, d);
+	else
+		end(d);
 }
 
 /* New certificates on disk. */
@@ -553,6 +570,20 @@ static int cluster_id_make(struct daemon *d, struct err *e)
 	return 0;
 }
 
+static void on_heard(void *arg, uint32_t node, const uint8_t *data, size_t size)
+{
+	struct daemon *d = arg;
+
+	host_lease_heard(d->lease, node, data, size);
+}
+
+static void on_view(void *arg, const struct bus_view *view)
+{
+	struct daemon *d = arg;
+
+	host_lease_view(d->lease, view);
+}
+
 static int start_replica(struct daemon *d, struct err *e)
 {
 	_free_ char *path = xasprintf("%s/state.db", d->opt.state_dir);
@@ -563,6 +594,8 @@ static int start_replica(struct daemon *d, struct err *e)
 		.history = d->identity.history,
 		.applied = on_applied,
 		.changed = on_changed,
+		.heard = on_heard,
+		.view = on_view,
 		.arg = d,
 	};
 
@@ -593,11 +626,14 @@ static int start_member(struct daemon *d, struct err *e)
 		return -1;
 	if (d->identity.n_addresses)
 		ring_run(d->ring);
-	if (start_agent(d, e) < 0 || moves_new(d, &d->moves, e) < 0 || start_replica(d, e) < 0)
+	if (start_agent(d, e) < 0 || moves_new(d, &d->moves, e) < 0)
+		return -1;
+	d->lease = host_lease_new(d);
+	if (start_replica(d, e) < 0)
 		return -1;
 	daemon_look_agent(d); /* before its first look: our own guests are not foreign to it */
 	probe(d);
-	p->report = loop_timer_add(d->loop, REPORT_EVERY, REPORT_EVERY, report, d);
+	p->report = loop_timer_add(d->loop, REPORT_EVERY, REPORT_EVERY, daemon_report, d);
 	p->renew = loop_timer_add(d->loop, 60 * NS_PER_S, RENEW_EVERY, on_renew, d);
 	return 0;
 }
@@ -639,6 +675,7 @@ static void stop(struct daemon *d)
 	api_done(d);
 	http_feed_free(d->feed);
 	moves_free(d->moves);
+	host_lease_free(d->lease);
 	agent_free(d->agent);
 	ring_free(d->ring);
 	loop_timer_free(p->look);

@@ -12,6 +12,7 @@
 #include "cluster/replica.h"
 #include "hv/accel.h"
 #include "node/agent.h"
+#include "node/host-lease.h"
 #include "node/http.h"
 #include "node/identity.h"
 #include "node/metrics.h"
@@ -31,6 +32,8 @@ struct daemon_options {
 	const char *group;  /* members are admins on the unix socket; NULL: "godwit" where it exists */
 	enum accel_want accel;
 	const char *user, *qemu; /* NULL: godwit-vm's own */
+	enum watchdog_mode watchdog;
+	const char *watchdog_device; /* WATCHDOG_RUN; NULL: /dev/watchdog */
 };
 
 #define DAEMON_PORT 7443
@@ -47,6 +50,7 @@ struct daemon {
 	struct api *api; /* node/api.c's own */
 	struct metrics *metrics;
 	struct agent *agent;
+	struct host_lease *lease;
 	struct mover *mover;
 	struct ring *ring;
 	struct moves *moves;

@@ -70,6 +70,7 @@ class Host:
         self.init: Optional[subprocess.Popen[bytes]] = None
         self.inner = 0
         self.daemon: Optional[subprocess.Popen[bytes]] = None
+        self.watchdog, self.device = "run", "none"  # --watchdog and --watchdog-device of godwitd
         self.options: list[str] = []  # more for godwitd
         for name in DISKS.values():
             (self.folder / name).mkdir(parents=True)
@@ -152,7 +153,7 @@ class Host:
             self.power_on()
         with (self.folder / "godwitd.log").open("ab") as log:
             self.daemon = subprocess.Popen(
-                self.inside(*wrapper, str(BUILD / "godwitd"), "--corosync", "run", "--accel", "tcg", *self.options),
+                self.inside(*wrapper, str(BUILD / "godwitd"), "--corosync", "run", "--accel", "tcg", "--watchdog", self.watchdog, "--watchdog-device", self.device, *self.options),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )
         wait_for(lambda: self.api("GET", "/openapi.json", timeout=2)[0] == 200, 15, f"{self.name}: godwitd answers")

@@ -70,6 +70,7 @@ static struct agent *new_agent_every(const char *vm_program, int64_t interval_ns
 
 	if (agent_new(&opt, &calls, NULL, &a, &e) < 0)
 		fail_msg("%s", e.text);
+	agent_allow(a, true);
 	return a;
 }
 

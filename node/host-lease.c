@@ -1,0 +1,635 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The lease of this host.
+ *
+ * Beats go out and come in beside the log; cluster/lease.h makes a lease of them. Each extension is told to
+ * godwit-watchdog, which ends the guests when the lease is over whether this process still lives or not. Where none
+ * runs this process does it itself, and nothing does if it hangs then: such a host is never counted as dead because of
+ * time.
+ *
+ * Guests start here only while three things hold: there is a lease; godwit-watchdog, if there is one, knows it; and a
+ * node.alive of this host, proposed since the lease began, is in the log as this host knows it. The last makes whatever
+ * others have concluded from the silence before known here first (docs/timing.md, step 7). A host that was confirmed
+ * dead ends all guests that it still has before it says so.
+ *
+ * A daemon that is stopped in order writes node.frozen first, so that nobody counts on the lease's end, and then has
+ * godwit-watchdog release the guests. The next one arms it again, and only then says that it is frozen no more. One
+ * that is replaced by execv() does nothing of this: the lease outlasts that.
+ */
+#include "node/host-lease.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cluster/lease.h"
+#include "cluster/state.h"
+#include "fencing/keeper-client.h"
+#include "hv/permit.h"
+#include "node/corosync.h"
+#include "node/daemon-int.h"
+#include "node/service.h"
+
+#define CONNECT_AGAIN (250 * NS_PER_MS)
+#define FREEZE_MOST (3 * NS_PER_S) /* then the daemon ends all the same */
+#define NODES_ALONE 2              /* hosts without a majority of their own */
+
+const char *const watchdog_mode_names[WATCHDOG_MODE_MAX] = {"auto", "run", "none"};
+
+struct host_lease {
+	struct daemon *d;
+	unsigned token_ms;
+	struct timing timing;
+	struct lease *lease;
+	struct bus_view view;
+	bool viewed;
+	int64_t start_ns; /* of this lease object: what was granted before ends by then and a lease */
+
+	bool held, told_unguarded;
+	bool cleared; /* node.alive is in the log, after the lease began */
+	bool asking;
+	bool fenced, frozen; /* as the state says of this host */
+	int64_t ending_ns;   /* since when guests are being ended here; 0: they are not */
+	unsigned nodes;      /* in the state */
+
+	struct service *service; /* WATCHDOG_RUN */
+	char *program;
+	const char *argv[6];
+	struct keeper_client keeper;
+	struct loop_io *keeper_io;
+	struct keeper_status status; /* valid while known */
+	bool known, configured;
+	int64_t told_until;
+	uint64_t reported;
+	bool released;
+
+	void (*frozen_done)(void *arg);
+	void *frozen_arg;
+	bool stopping;
+	struct loop_timer *beat, *end, *connect, *freeze;
+};
+
+static void update(struct host_lease *h);
+
+/* ---- what follows ---- */
+
+/* As lease_until(); there is none before the first view. */
+static int64_t until_of(const struct host_lease *h)
+{
+	return h->lease ? lease_until(h->lease) : 0;
+}
+
+static bool counted_on(const struct host_lease *h)
+{
+	return h->viewed && until_of(h) != LEASE_FOREVER;
+}
+
+static bool guarded(const struct host_lease *h)
+{
+	return h->keeper.fd >= 0 && h->known && h->configured;
+}
+
+/* Does who ends the guests know of the lease? */
+static bool watched(const struct host_lease *h)
+{
+	if (!counted_on(h))
+		return true;
+	if (h->keeper.fd < 0)
+		return h->d->opt.watchdog != WATCHDOG_RUN;
+	return h->known && h->status.state == KEEPER_ARMED;
+}
+
+static bool may_start(const struct host_lease *h)
+{
+	return h->held && h->cleared && !h->stopping && watched(h);
+}
+
+/* The lease is over and nobody else ends the guests, or this host was confirmed dead. */
+static bool must_end(const struct host_lease *h, int64_t now)
+{
+	int64_t until = until_of(h);
+
+	if (h->stopping)
+		return false;
+	if (h->fenced)
+		return true;
+	if (!counted_on(h) || guarded(h) || h->held)
+		return false;
+	return now >= (until ? until : h->start_ns + h->timing.lease_ns);
+}
+
+static void end_guests(struct host_lease *h, int64_t now)
+{
+	bool must = must_end(h, now);
+
+	if (!must) {
+		h->ending_ns = 0;
+		return;
+	}
+	if (!h->ending_ns) {
+		h->ending_ns = now;
+		log_error("event=guests-end text=\"%s\"",
+			  h->fenced
+				  ? "this host was confirmed dead: what it still runs may run elsewhere, and is killed"
+				  : "the lease of this host is over, and no godwit-watchdog ends its guests: godwitd "
+				    "does");
+	}
+	if (h->fenced || now >= h->ending_ns + h->timing.stop_ns)
+		agent_signal_all(h->d->agent, SIGKILL);
+	else
+		agent_signal_all(h->d->agent, SIGTERM);
+}
+
+static void end_timer(void *arg)
+{
+	update(arg);
+}
+
+/* ---- alive ---- */
+
+static void unfrozen(void *arg, const json_t *result, const struct err *e)
+{
+	struct host_lease *h = arg;
+
+	(void)result;
+	if (e)
+		log_debug("event=unfreeze error=\"%s\"", e->text);
+	host_lease_look(h);
+}
+
+static void alive(void *arg, const json_t *result, const struct err *e)
+{
+	struct host_lease *h = arg;
+
+	(void)result;
+	h->asking = false;
+	/* Hosts that do not know the command fence nobody. */
+	if ((!e || e->code == ERR_UNSUPPORTED) && h->held && !h->cleared) {
+		h->cleared = true;
+		log_info("event=lease-cleared text=\"guests may start here\"");
+	} else if (e) {
+		log_debug("event=alive error=\"%s\"", e->text);
+	}
+	host_lease_look(h);
+}
+
+static void ask_alive(struct host_lease *h, const json_t *row)
+{
+	const char *life = json_string_value(json_object_get(row, "life"));
+	json_t *args = json_pack("{s:s}", "node", h->d->identity.node);
+
+	if (life && strcmp(life, "up") != 0)
+		json_object_set(args, "number", json_object_get(row, "fencing"));
+	if (h->fenced)
+		json_object_set_new(args, "empty", json_true());
+	h->asking = true;
+	daemon_propose(h->d, "node.alive", NULL, args, alive, h);
+}
+
+/* ---- godwit-watchdog ---- */
+
+static void keeper_lost(struct host_lease *h, const struct err *e)
+{
+	if (h->known)
+		log_warning("event=watchdog-lost error=\"%s\"", e->text);
+	loop_io_free(steal_ptr(h->keeper_io));
+	keeper_close(&h->keeper);
+	h->keeper = KEEPER_CLIENT_INIT;
+	h->known = h->configured = h->released = false;
+	h->told_until = 0;
+	loop_timer_set(h->connect, CONNECT_AGAIN);
+}
+
+static int keeper_configure_now(struct host_lease *h, struct err *e)
+{
+	struct keeper_config c = {.lease_ns = h->timing.lease_ns,
+				  .budget_ns = h->timing.stop_ns,
+				  .watchdog_s = (unsigned)(h->timing.watchdog_ns / NS_PER_S)};
+
+	snprintf(c.mark, sizeof(c.mark), "godwit:%s:", h->d->cluster_id);
+	h->configured = true;
+	h->released = false;
+	h->told_until = 0;
+	return keeper_ask_configure(&h->keeper, &c, e);
+}
+
+/* What it is to know now. */
+static void keeper_feed(struct host_lease *h, int64_t now)
+{
+	int64_t until = until_of(h);
+	struct err e = ERR_INIT;
+	int r = 0;
+
+	if (h->keeper.fd < 0 || !h->known || !h->viewed || h->stopping)
+		return;
+	if (until == LEASE_FOREVER) {
+		if (!h->released && h->status.state != KEEPER_FREE)
+			r = keeper_ask_release(&h->keeper, &e);
+		h->released = true;
+		h->configured = false;
+	} else {
+		if (!h->configured)
+			r = keeper_configure_now(h, &e);
+		if (r == 0 && until > now && until > h->told_until) {
+			r = keeper_ask_until(&h->keeper, until, &e);
+			h->told_until = until;
+		}
+	}
+	if (r < 0)
+		keeper_lost(h, &e);
+}
+
+static void keeper_take(struct host_lease *h, const struct keeper_status *s)
+{
+	bool was_armed = h->known && h->status.device == KEEPER_DEVICE_ARMED;
+	struct err e = ERR_INIT;
+
+	if (!h->known || s->state != h->status.state || s->device != h->status.device)
+		log_info("event=watchdog state=%s device=%s text=\"%s\"", keeper_state_names[s->state],
+			 keeper_device_names[s->device], s->device_text);
+	h->status = *s;
+	h->known = true;
+	if (s->code != ERR_NONE) {
+		log_warning("event=watchdog-refused request=%s error=\"%s\"", keeper_type_names[s->answer_to], s->text);
+		if (s->answer_to == KEEPER_UNTIL)
+			h->told_until = 0;
+	}
+	if (s->report.serial && !s->report.seen && s->report.serial != h->reported) {
+		log_error("event=guests-ended guests=%u took_ms=%lld"
+			  " text=\"godwit-watchdog has ended the guests of this host: %s\"",
+			  s->report.guests, (long long)(s->report.took_ns / NS_PER_MS),
+			  s->report.cause == KEEPER_EXPIRED ? "its lease was over" : "it was told to");
+		h->reported = s->report.serial;
+		if (keeper_ask_seen(&h->keeper, s->report.serial, &e) < 0)
+			log_debug("event=watchdog-seen error=\"%s\"", e.text);
+	}
+	if (was_armed != (s->device == KEEPER_DEVICE_ARMED))
+		daemon_report(h->d);
+}
+
+static void on_keeper(void *arg, unsigned ready)
+{
+	struct host_lease *h = arg;
+	struct keeper_status s;
+	struct err e = ERR_INIT;
+	int r;
+
+	(void)ready;
+	while ((r = keeper_read(&h->keeper, &s, &e)) > 0)
+		keeper_take(h, &s);
+	if (r < 0)
+		keeper_lost(h, &e);
+	update(h);
+}
+
+static void keeper_connect_now(void *arg)
+{
+	struct host_lease *h = arg;
+	struct err e = ERR_INIT;
+
+	if (h->keeper.fd >= 0 || h->stopping)
+		return;
+	if (keeper_open(h->d->opt.run_dir, &h->keeper, &e) < 0) {
+		if (!h->told_unguarded && h->d->opt.watchdog == WATCHDOG_AUTO)
+			log_warning("event=unguarded text=\"no godwit-watchdog runs on this host: godwitd ends its "
+				    "guests at "
+				    "the end of its lease, but nothing does if godwitd hangs\"");
+		h->told_unguarded = true;
+		log_debug("event=watchdog-connect error=\"%s\"", e.text);
+		loop_timer_set(h->connect, CONNECT_AGAIN);
+		return;
+	}
+	h->told_unguarded = false;
+	h->keeper_io = loop_io_add(h->d->loop, h->keeper.fd, LOOP_READ, on_keeper, h);
+}
+
+/* ---- the lease ---- */
+
+static void held_changed(struct host_lease *h, bool held, int64_t until)
+{
+	h->held = held;
+	h->cleared = false;
+	if (!held)
+		log_warning("event=lease-over text=\"no majority has heard this host for %lld ms: its guests end\"",
+			    (long long)(h->timing.lease_ns / NS_PER_MS));
+	else
+		log_info("event=lease text=\"%s\"",
+			 until == LEASE_FOREVER ? "for ever: this host is alone" : "a majority hears this host");
+}
+
+static void update(struct host_lease *h)
+{
+	int64_t now = clock_boot_ns(), until = until_of(h);
+	bool held = h->viewed && until > now;
+
+	if (!h->lease)
+		return;
+	if (held != h->held) {
+		held_changed(h, held, until);
+		loop_defer(h->d->loop, (loop_fn *)host_lease_look, h);
+	}
+	keeper_feed(h, now);
+	end_guests(h, now);
+	agent_allow(h->d->agent, may_start(h));
+	if (held && until != LEASE_FOREVER)
+		loop_timer_set(h->end, until - now + NS_PER_MS);
+	else if (h->ending_ns)
+		loop_timer_set(h->end, 200 * NS_PER_MS);
+	else if (counted_on(h) && !until && h->start_ns + h->timing.lease_ns > now)
+		loop_timer_set(h->end, h->start_ns + h->timing.lease_ns - now + NS_PER_MS);
+}
+
+static void beat_later(struct host_lease *h)
+{
+	int64_t due = lease_due(h->lease), now = clock_boot_ns();
+
+	loop_timer_set(h->beat, due < 0 ? -1 : due > now ? due - now : 0);
+}
+
+static void on_beat(void *arg)
+{
+	struct host_lease *h = arg;
+	uint8_t buf[BEAT_SIZE_MAX];
+	int64_t now = clock_boot_ns();
+	size_t n = h->stopping ? 0 : lease_beat(h->lease, now, buf);
+
+	if (n)
+		replica_say(h->d->replica, buf, n);
+	update(h);
+	beat_later(h);
+}
+
+void host_lease_heard(struct host_lease *h, uint32_t node, const uint8_t *data, size_t size)
+{
+	struct err e = ERR_INIT;
+
+	if (!size || data[0] != BEAT_MAGIC || !h->lease)
+		return;
+	if (lease_heard(h->lease, clock_boot_ns(), node, data, size, &e) < 0)
+		log_debug("event=beat node=%" PRIu32 " error=\"%s\"", node, e.text);
+	update(h);
+}
+
+static void lease_begin(struct host_lease *h, unsigned token_ms)
+{
+	struct lease_options o = {.self = h->d->identity.id};
+
+	timing_make(token_ms, &h->timing);
+	h->token_ms = token_ms;
+	o.timing = h->timing;
+	while (!o.incarnation)
+		if (getrandom(&o.incarnation, sizeof(o.incarnation), 0) != sizeof(o.incarnation))
+			abort();
+	lease_free(h->lease);
+	h->start_ns = clock_boot_ns();
+	h->lease = lease_new(&o, h->start_ns);
+	lease_alone(h->lease, h->nodes == NODES_ALONE);
+	h->configured = false;
+	if (h->viewed)
+		lease_view(h->lease, h->start_ns, &h->view);
+}
+
+/* ---- what the state says ---- */
+
+/* Others count with the longer of the times that the state names and that this host has reported last. So it may go by
+ * what it knows of the state, however old that is. */
+static void look_ring(struct host_lease *h)
+{
+	struct corosync_conf conf = {0};
+	bool known = ring_conf(replica_db(h->d->replica), h->d->identity.cluster, &conf, NULL) == 0 && conf.n_nodes;
+	unsigned token_ms = known ? conf.token_ms : h->lease ? h->token_ms : COROSYNC_TOKEN_MS;
+	bool other = h->lease && token_ms != h->token_ms;
+
+	h->nodes = (unsigned)conf.n_nodes;
+	if (!h->lease || other)
+		lease_begin(h, token_ms);
+	lease_alone(h->lease, h->nodes == NODES_ALONE);
+	if (other)
+		daemon_report(h->d);
+}
+
+void host_lease_view(struct host_lease *h, const struct bus_view *v)
+{
+	h->view = *v;
+	h->viewed = true;
+	if (!h->lease)
+		look_ring(h);
+	lease_view(h->lease, clock_boot_ns(), v);
+	update(h);
+	beat_later(h);
+}
+
+void host_lease_look(struct host_lease *h)
+{
+	json_t *row;
+	const char *life;
+
+	if (!h->d->replica || !h->lease || !replica_synced(h->d->replica))
+		return;
+	look_ring(h);
+	row = state_node_get(replica_db(h->d->replica), h->d->identity.node, NULL);
+	if (!row)
+		return;
+	life = json_string_value(json_object_get(row, "life"));
+	h->fenced = life && !strcmp(life, "fenced");
+	h->frozen = json_is_true(json_object_get(row, "frozen"));
+	if (life && strcmp(life, "up") != 0)
+		h->cleared = false;
+	update(h);
+	if (h->held && !h->cleared && !h->asking && !h->stopping &&
+	    (!h->fenced || (h->ending_ns && agent_empty(h->d->agent, h->ending_ns))))
+		ask_alive(h, row);
+	else if (may_start(h) && h->frozen && !h->asking)
+		daemon_propose(h->d, "node.frozen", NULL, json_pack("{s:s, s:b}", "node", h->d->identity.node, "on", 0),
+			       unfrozen, h);
+	json_decref(row);
+}
+
+/* ---- stopping ---- */
+
+static void freeze_over(struct host_lease *h)
+{
+	void (*done)(void *arg) = h->frozen_done;
+
+	h->frozen_done = NULL;
+	loop_timer_set(h->freeze, -1);
+	if (done)
+		done(h->frozen_arg);
+}
+
+static void freeze_late(void *arg)
+{
+	struct host_lease *h = arg;
+
+	log_error("event=freeze text=\"the cluster did not take it that this daemon stops: the guests of this host end "
+		  "with "
+		  "its lease unless another daemon starts before\"");
+	freeze_over(h);
+}
+
+static void froze(void *arg, const json_t *result, const struct err *e)
+{
+	struct host_lease *h = arg;
+	struct err lost = ERR_INIT;
+
+	(void)result;
+	if (!h->frozen_done)
+		return;
+	if (e && e->code != ERR_UNSUPPORTED) {
+		log_error("event=freeze error=\"%s\" text=\"the guests of this host end with its lease unless another "
+			  "daemon starts before\"",
+			  e->text);
+	} else if (h->keeper.fd >= 0 && keeper_ask_release(&h->keeper, &lost) < 0) {
+		log_error("event=release error=\"%s\"", lost.text);
+	}
+	freeze_over(h);
+}
+
+void host_lease_freeze(struct host_lease *h, void (*done)(void *arg), void *arg)
+{
+	if (h->stopping)
+		return;
+	h->frozen_done = done;
+	h->frozen_arg = arg;
+	if (!counted_on(h)) {
+		h->stopping = true;
+		freeze_over(h);
+		return;
+	}
+	/* Beats go on until the state has it. */
+	loop_timer_set(h->freeze, FREEZE_MOST);
+	daemon_propose(h->d, "node.frozen", NULL, json_pack("{s:s, s:b}", "node", h->d->identity.node, "on", 1), froze,
+		       h);
+}
+
+/* ---- telling ---- */
+
+json_t *host_lease_json(const struct host_lease *h)
+{
+	int64_t until = until_of(h), left = until - clock_boot_ns();
+	json_t *w = json_pack("{s:s, s:s?, s:s?, s:o, s:s?}", "mode", watchdog_mode_names[h->d->opt.watchdog], "state",
+			      h->known ? keeper_state_names[h->status.state] : NULL, "device",
+			      h->known ? keeper_device_names[h->status.device] : NULL, "timeout_s",
+			      h->known && h->status.device == KEEPER_DEVICE_ARMED
+				      ? json_integer((json_int_t)h->status.watchdog_s)
+				      : json_null(),
+			      "text", h->known && *h->status.device_text ? h->status.device_text : NULL);
+
+	return json_pack("{s:b, s:o, s:b, s:o}", "held", h->held, "left_ms",
+			 until == LEASE_FOREVER ? json_null() : json_integer(left > 0 ? left / NS_PER_MS : 0), "starts",
+			 may_start(h), "watchdog", w);
+}
+
+json_t *host_lease_report(const struct host_lease *h)
+{
+	bool armed = guarded(h) && h->status.device == KEEPER_DEVICE_ARMED;
+
+	return json_pack("{s:b, s:i, s:i}", "armed", armed, "timeout_s", armed ? (int)h->status.watchdog_s : 0,
+			 "token_ms", (int)h->token_ms);
+}
+
+/* The times by which @node ends its guests: the longer ones of the state's and its own. */
+static bool timing_of(const struct host_lease *h, const json_t *said, struct timing *ret)
+{
+	json_int_t token = json_integer_value(json_object_get(said, "token_ms"));
+	json_int_t timeout = json_integer_value(json_object_get(said, "timeout_s"));
+
+	if (!json_is_true(json_object_get(said, "armed")) || timeout < 1 || timeout > 3600 || h->nodes <= NODES_ALONE)
+		return false;
+	timing_make(token > (json_int_t)h->token_ms ? (unsigned)token : h->token_ms, ret);
+	if (timeout * NS_PER_S > ret->watchdog_ns) {
+		int64_t more = timeout * NS_PER_S - ret->watchdog_ns;
+
+		ret->watchdog_ns += more;
+		ret->expire_ns += more + timing_drift(more);
+	}
+	return true;
+}
+
+int64_t host_lease_dead_upto(const struct host_lease *h, uint32_t node, const json_t *said)
+{
+	struct timing t;
+
+	return h->lease && timing_of(h, said, &t) ? lease_dead_upto(h->lease, clock_boot_ns(), node, &t) : -1;
+}
+
+int64_t host_lease_dead_at(const struct host_lease *h, uint32_t node, const json_t *said)
+{
+	struct timing t;
+
+	return h->lease && timing_of(h, said, &t) ? lease_dead_at(h->lease, node, &t) : -1;
+}
+
+const struct timing *host_lease_timing(const struct host_lease *h)
+{
+	return &h->timing;
+}
+
+/* ---- life ---- */
+
+static void start_watchdog(struct host_lease *h)
+{
+	struct daemon *d = h->d;
+	const char *device = d->opt.watchdog_device ? d->opt.watchdog_device : "/dev/watchdog";
+	struct service_spec spec = {
+		.mode = SERVICE_CHILD, .name = "godwit-watchdog", .run_dir = d->opt.run_dir, .argv = h->argv};
+
+	h->program = agent_program_beside("godwit-watchdog");
+	h->argv[0] = h->program;
+	h->argv[1] = "--run-dir";
+	h->argv[2] = d->opt.run_dir;
+	h->argv[3] = "--device";
+	h->argv[4] = device;
+	h->service = service_new(d->loop, &spec);
+	service_run(h->service);
+}
+
+/* A page that an earlier godwit-watchdog left would forbid starts for ever. */
+static void forget_permit(const struct daemon *d)
+{
+	_free_ char *path = xasprintf("%s/%s", d->opt.run_dir, PERMIT_FILE);
+
+	if (unlink(path) < 0 && errno != ENOENT)
+		log_error("event=watchdog file=%s error=\"%m\"", path);
+}
+
+struct host_lease *host_lease_new(struct daemon *d)
+{
+	struct host_lease *h = xcalloc(1, sizeof(*h));
+
+	h->d = d;
+	h->keeper = KEEPER_CLIENT_INIT;
+	h->beat = loop_timer_add(d->loop, -1, 0, on_beat, h);
+	h->end = loop_timer_add(d->loop, -1, 0, end_timer, h);
+	h->connect = loop_timer_add(d->loop, -1, 0, keeper_connect_now, h);
+	h->freeze = loop_timer_add(d->loop, -1, 0, freeze_late, h);
+	if (d->opt.watchdog == WATCHDOG_NONE)
+		forget_permit(d);
+	if (d->opt.watchdog == WATCHDOG_RUN)
+		start_watchdog(h);
+	if (d->opt.watchdog != WATCHDOG_NONE)
+		keeper_connect_now(h);
+	return h;
+}
+
+void host_lease_free(struct host_lease *h)
+{
+	if (!h)
+		return;
+	loop_io_free(h->keeper_io);
+	keeper_close(&h->keeper);
+	loop_timer_free(h->beat);
+	loop_timer_free(h->end);
+	loop_timer_free(h->connect);
+	loop_timer_free(h->freeze);
+	service_free(h->service);
+	free(h->program);
+	lease_free(h->lease);
+	free(h);
+}
