@@ -15,10 +15,21 @@
 #define TOKEN_MAX 1024
 
 static const struct view_column status_view[] = {
-	{"cluster", "name", VIEW_TEXT},   {"this host", "node", VIEW_TEXT},  {"state", "state", VIEW_TEXT},
-	{"quorum", "quorate", VIEW_TEXT}, {"members", "members", VIEW_LIST}, {"expected", "expected", VIEW_TEXT},
-	{"needed", "needed", VIEW_TEXT},  {"manager", "manager", VIEW_TEXT}, {"age of this view", "age_ms", VIEW_MS},
-	{"alarms", "alarms", VIEW_LIST},  {NULL, NULL, VIEW_TEXT},
+	{"cluster", "name", VIEW_TEXT},
+	{"this host", "node", VIEW_TEXT},
+	{"state", "state", VIEW_TEXT},
+	{"quorum", "quorate", VIEW_TEXT},
+	{"members", "members", VIEW_LIST},
+	{"expected", "expected", VIEW_TEXT},
+	{"needed", "needed", VIEW_TEXT},
+	{"manager", "manager", VIEW_TEXT},
+	{"age of this view", "age_ms", VIEW_MS},
+	{"alarms", "alarms", VIEW_LIST},
+	{"lease left", "lease.left_ms", VIEW_MS},
+	{"guests may start", "lease.starts", VIEW_TEXT},
+	{"watchdog", "lease.watchdog.state", VIEW_TEXT},
+	{"watchdog device", "lease.watchdog.device", VIEW_TEXT},
+	{NULL, NULL, VIEW_TEXT},
 };
 
 /* ---- init and join ---- */

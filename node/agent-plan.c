@@ -13,15 +13,15 @@
  * With equal epochs, and the guest ours:
  *
  *   wanted     nothing  gone   shutdown  running  paused  incoming  migrated  failed  silent
- *   running    start    start  report    -        report  kill      report    report  report
+ *   running    start    report report    -        report  kill      report    report  report
  *   stopped    -        stop   stop      stop     stop    stop      stop      stop    stop
  *   killed     -        kill   kill      kill     kill    kill      kill      kill    kill
  *   elsewhere  -        kill   kill      kill     kill    kill      kill      kill    kill
  *   moving     -        -      -         -        -       -         -         -       -
  *
- * A guest that powered itself off ("shutdown") is not started again here: whether it should be is for the cluster to
- * say, by what it wants. One whose QEMU crashed ("gone") is. Starts that fail, and guests that crash soon, wait longer
- * each time, up to five minutes, so that a broken definition does not keep a host busy.
+ * What shall run is started once under an epoch, and never again after it has run or could not be started: it is
+ * reported as failed, and the manager lets it start here or elsewhere, by a new epoch. Otherwise two hosts could start
+ * it, this one on its own and the other because the manager had given up on this one.
  */
 #include "node/agent-plan.h"
 
@@ -33,8 +33,6 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-#define BACKOFF_FIRST NS_PER_S
-#define BACKOFF_MAX (300 * NS_PER_S)
 #define MARK_PREFIX "godwit:"
 
 const char *const agent_act_names[AGENT_ACT_MAX] = {"nothing", "wait", "start", "stop", "kill", "report", "refuse"};
@@ -65,17 +63,6 @@ bool agent_mark_parse(const char *mark, char ret_cluster[AGENT_CLUSTER_MAX + 1],
 	return true;
 }
 
-int64_t agent_backoff_ns(unsigned fails)
-{
-	int64_t wait = BACKOFF_FIRST;
-
-	if (fails == 0)
-		return 0;
-	for (unsigned i = 1; i < fails && wait < BACKOFF_MAX; i++)
-		wait *= 2;
-	return wait < BACKOFF_MAX ? wait : BACKOFF_MAX;
-}
-
 static struct agent_action act(enum agent_act a, const char *why)
 {
 	return (struct agent_action){.act = a, .why = why};
@@ -93,22 +80,23 @@ static const char *foreign(const char *cluster, const struct agent_want *want, c
 	return strcmp(have->uuid, want->uuid) != 0 ? "has another uuid than the cluster's guest of that name" : NULL;
 }
 
-static struct agent_action start(const struct agent_want *want, int64_t now_ns, const char *why)
+static struct agent_action start(const struct agent_want *want, const char *why)
 {
-	int64_t until = want->fails ? want->failed_ns + agent_backoff_ns(want->fails) : now_ns;
-
-	if (now_ns < until)
-		return (struct agent_action){.act = AGENT_WAIT, .why = "failed before", .until_ns = until};
+	if (want->failure)
+		return act(AGENT_REPORT, want->failure);
+	if (want->ran)
+		return act(AGENT_REPORT, "has ended while this host or its daemon was away");
 	return act(AGENT_START, why);
 }
 
-static struct agent_action plan_running(const struct agent_want *want, const struct agent_have *have, int64_t now_ns)
+static struct agent_action plan_running(const struct agent_want *want, const struct agent_have *have)
 {
 	switch (have->status) {
 	case VM_STATUS_RUNNING:
 		return act(AGENT_NOTHING, "");
 	case VM_STATUS_GONE:
-		return start(want, now_ns, "its QEMU is gone");
+		return have->epoch < want->epoch ? start(want, "is to run anew")
+						 : act(AGENT_REPORT, "its QEMU ended without being told to");
 	case VM_STATUS_INCOMING:
 		return act(AGENT_KILL, "waits for a move that nobody makes");
 	case VM_STATUS_PAUSED:
@@ -127,7 +115,7 @@ static struct agent_action plan_running(const struct agent_want *want, const str
 }
 
 /* Something of ours is here, and no move has it in hand. */
-static struct agent_action plan_have(const struct agent_want *want, const struct agent_have *have, int64_t now_ns)
+static struct agent_action plan_have(const struct agent_want *want, const struct agent_have *have)
 {
 	if (have->status == VM_STATUS_GONE && want->intent == AGENT_ELSEWHERE)
 		return act(AGENT_KILL, "is gone: tidy up");
@@ -141,7 +129,7 @@ static struct agent_action plan_have(const struct agent_want *want, const struct
 		return act(AGENT_KILL, "is from before another node owned it");
 	switch (want->intent) {
 	case AGENT_RUNNING:
-		return plan_running(want, have, now_ns);
+		return plan_running(want, have);
 	case AGENT_STOPPED:
 		return act(AGENT_STOP, "is to be stopped");
 	case AGENT_KILLED:
@@ -154,8 +142,7 @@ static struct agent_action plan_have(const struct agent_want *want, const struct
 	return act(AGENT_NOTHING, "");
 }
 
-struct agent_action agent_plan(const char *cluster, const struct agent_want *want, const struct agent_have *have,
-			       int64_t now_ns)
+struct agent_action agent_plan(const char *cluster, const struct agent_want *want, const struct agent_have *have)
 {
 	const char *why = have ? foreign(cluster, want, have) : NULL;
 
@@ -164,6 +151,6 @@ struct agent_action agent_plan(const char *cluster, const struct agent_want *wan
 	if (!want || want->intent == AGENT_MOVING)
 		return act(AGENT_NOTHING, "");
 	if (have)
-		return plan_have(want, have, now_ns);
-	return want->intent == AGENT_RUNNING ? start(want, now_ns, "is to run") : act(AGENT_NOTHING, "");
+		return plan_have(want, have);
+	return want->intent == AGENT_RUNNING ? start(want, "is to run") : act(AGENT_NOTHING, "");
 }

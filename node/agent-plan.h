@@ -22,8 +22,8 @@ struct agent_want {
 	const char *uuid;
 	int64_t epoch; /* of its ownership; grows by one at every change of host */
 	enum agent_intent intent;
-	unsigned fails;    /* failed starts and early crashes in a row */
-	int64_t failed_ns; /* the last of them */
+	bool ran;            /* the cluster knows that it has run, or failed, under this epoch */
+	const char *failure; /* why it could not be started under this epoch; NULL: that was not tried */
 };
 
 /* What is in the run directory under its name. */
@@ -36,7 +36,7 @@ struct agent_have {
 
 enum agent_act {
 	AGENT_NOTHING,
-	AGENT_WAIT, /* to be started, not before until_ns */
+	AGENT_WAIT, /* to be done, not before until_ns */
 	AGENT_START,
 	AGENT_STOP,   /* by the ladder */
 	AGENT_KILL,   /* at once; tidies up after a guest that is gone */
@@ -48,16 +48,12 @@ extern const char *const agent_act_names[AGENT_ACT_MAX];
 
 struct agent_action {
 	enum agent_act act;
-	const char *why;  /* static; "" with AGENT_NOTHING */
+	const char *why;  /* static, or want.failure; "" with AGENT_NOTHING */
 	int64_t until_ns; /* AGENT_WAIT */
 };
 
 /* @cluster: our id. @want NULL: the cluster does not know the name; @have NULL: nothing here; not both. */
-struct agent_action agent_plan(const char *cluster, const struct agent_want *want, const struct agent_have *have,
-			       int64_t now_ns);
-
-/* How long after the last of @fails failures in a row the next start waits. */
-int64_t agent_backoff_ns(unsigned fails);
+struct agent_action agent_plan(const char *cluster, const struct agent_want *want, const struct agent_have *have);
 
 /* The mark of our guests in the run directory, and back: false when it is not one of ours. */
 #define AGENT_CLUSTER_MAX 63

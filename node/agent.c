@@ -42,7 +42,6 @@
 #define INTERVAL_SOON (20 * NS_PER_MS) /* several changes at once make one look */
 #define STOP_S_DEFAULT 90U
 #define END_AGAIN_NS (2 * NS_PER_S) /* a guest that must not run is not waited for longer */
-#define STABLE_NS (600 * NS_PER_S)  /* a guest that ran so long has started well */
 #define EXIT_NO_GUEST 4             /* man/godwit-vm.1.scd */
 #define EXIT_NO_PERMIT 7            /* likewise */
 #define ARGS_MAX 24
@@ -67,12 +66,11 @@ struct guest {
 	uint64_t start_time;
 	uint64_t memory;    /* promised, bytes */
 	struct child watch; /* its QEMU */
-	int64_t running_ns; /* since when it is seen running; 0: it is not */
 
 	struct job job;
 	enum agent_act doing;
 	bool changed;  /* an action ended after the look began */
-	char *failure; /* what the last failed action said, NULL: none */
+	char *failure; /* what the last failed action under this epoch said, NULL: none */
 
 	int64_t again_ns; /* the last attempt to end it failed: not again before */
 
@@ -257,14 +255,17 @@ static void guest_want(struct guest *g, const struct agent_guest *from)
 	g->wanted = true;
 	g->want_uuid = xstrdup(from->uuid);
 	g->want.uuid = g->want_uuid;
+	/* Wanted anew, or otherwise: a person may have repaired what made it fail. */
+	if (from->epoch != g->want.epoch || from->intent != AGENT_RUNNING) {
+		free(steal_ptr(g->failure));
+		g->want.failure = NULL;
+	}
 	g->want.epoch = from->epoch;
 	g->want.intent = from->intent;
+	g->want.ran = from->ran;
 	g->stop_s = from->stop_s;
 	g->as_of = from->as_of;
 	g->definition = json_incref(from->definition);
-	/* Wanted otherwise: a person may have repaired what made it fail. */
-	if (from->intent != AGENT_RUNNING)
-		g->want.fails = 0;
 }
 
 void agent_set(struct agent *a, const struct agent_guest *guests, size_t n)
@@ -279,7 +280,8 @@ void agent_set(struct agent *a, const struct agent_guest *guests, size_t n)
 static bool is_known(const struct guest *g, const struct agent_guest *from)
 {
 	return g->wanted && !strcmp(g->want_uuid, from->uuid) && g->want.epoch == from->epoch &&
-	       g->want.intent == from->intent && g->stop_s == from->stop_s && g->as_of == from->as_of &&
+	       g->want.intent == from->intent && g->want.ran == from->ran && g->stop_s == from->stop_s &&
+	       g->as_of == from->as_of &&
 	       (g->definition == from->definition || json_equal(g->definition, from->definition));
 }
 
@@ -369,14 +371,19 @@ size_t agent_memory(const struct agent *a, struct facts_guest *ret, size_t room)
 static void tell(struct agent *a, struct guest *g, const struct agent_action *action)
 {
 	bool foreign = action->act == AGENT_REFUSE;
+	bool gone = !g->here || g->have.status == VM_STATUS_GONE;
+	/* It shall run, does not, and nothing is started here: the manager's turn. */
+	bool failed = g->want.intent == AGENT_RUNNING && action->act == AGENT_REPORT && gone;
 	struct agent_status s = {
 		.name = g->name,
 		.uuid = g->here ? g->have.uuid : g->want_uuid,
 		.epoch = g->here && !foreign ? g->have.epoch : g->want.epoch,
-		.status = g->here ? vm_status_names[g->have.status] : "stopped",
-		.pid = g->here ? g->pid : -1,
+		.status = failed    ? "failed"
+			  : g->here ? vm_status_names[g->have.status]
+				    : "stopped",
+		.pid = g->here && !failed ? g->pid : -1,
 		.foreign = foreign,
-		.as_of = g->here || g->want.intent == AGENT_RUNNING ? 0 : g->as_of,
+		.as_of = failed || (!g->here && g->want.intent != AGENT_RUNNING) ? g->as_of : 0,
 	};
 
 	if (action->act == AGENT_REPORT || foreign)
@@ -406,8 +413,7 @@ static void failed(struct guest *g, const char *text)
 {
 	free(g->failure);
 	g->failure = xstrdup(text);
-	g->want.fails++;
-	g->want.failed_ns = clock_now_ns();
+	g->want.failure = g->doing == AGENT_START ? g->failure : NULL;
 }
 
 static void ended(struct agent *a, struct guest *g, bool done, const char *text)
@@ -503,12 +509,12 @@ static void collect(struct agent *a, struct guest *g, const struct job_end *end)
 	bool done = end->exit_code == 0 || (stop && end->exit_code == EXIT_NO_GUEST);
 
 	g->changed = true;
-	if (done)
+	if (done) {
 		free(steal_ptr(g->failure));
-	else if (stop || end->exit_code != EXIT_NO_PERMIT) /* the lease ended meanwhile: no failure of the guest */
+		g->want.failure = NULL;
+	} else if (stop || end->exit_code != EXIT_NO_PERMIT) { /* the lease ended meanwhile: no failure of the guest */
 		failed(g, end->words);
-	if (stop && done)
-		g->want.fails = 0;
+	}
 	if (!done && (stop || end->exit_code == EXIT_NO_PERMIT))
 		g->again_ns = clock_now_ns() + END_AGAIN_NS;
 	ended(a, g, done, done ? "" : end->words);
@@ -553,35 +559,15 @@ static void watch_qemu(struct agent *a, struct guest *g, pid_t pid, uint64_t sta
 		child_done(&g->watch);
 }
 
-/* Account for what became of @g since the last look. */
-static void judge(struct guest *g, bool was_gone)
-{
-	int64_t now = clock_now_ns();
-
-	if (g->have.status == VM_STATUS_GONE && !was_gone) {
-		if (g->running_ns && now - g->running_ns > STABLE_NS)
-			g->want.fails = 0;
-		failed(g, "its QEMU ended without being told to");
-	}
-	if (g->have.status != VM_STATUS_RUNNING)
-		g->running_ns = 0;
-	else if (!g->running_ns)
-		g->running_ns = now;
-	else if (now - g->running_ns > STABLE_NS)
-		g->want.fails = 0;
-}
-
 static void look_take(struct agent *a, const json_t *o)
 {
 	const char *name = json_string_value(json_object_get(o, "name"));
 	const char *uuid = json_string_value(json_object_get(o, "uuid"));
 	struct guest *g;
-	bool was_gone;
 
 	if (!name || !uuid)
 		return;
 	g = guest_find(a, name, true);
-	was_gone = g->told && g->told_status == vm_status_names[VM_STATUS_GONE];
 	snprintf(g->have_uuid, sizeof(g->have_uuid), "%s", uuid);
 	g->have = (struct agent_have){.uuid = g->have_uuid,
 				      .cluster = g->have_cluster,
@@ -592,7 +578,6 @@ static void look_take(struct agent *a, const json_t *o)
 	g->pid = (pid_t)json_integer_value(json_object_get(o, "pid"));
 	g->start_time = (uint64_t)json_integer_value(json_object_get(o, "start_time"));
 	g->memory = (uint64_t)json_integer_value(json_object_get(json_object_get(o, "definition"), "memory")) << 20;
-	judge(g, was_gone);
 	watch_qemu(a, g, g->pid, g->start_time);
 }
 
@@ -602,7 +587,7 @@ static void plan(struct agent *a, struct guest *g, int64_t now_ns, int64_t *wake
 
 	if (job_active(&g->job) || g->changed || (!g->wanted && !g->here))
 		return;
-	action = agent_plan(a->opt.cluster, g->wanted ? &g->want : NULL, g->here ? &g->have : NULL, now_ns);
+	action = agent_plan(a->opt.cluster, g->wanted ? &g->want : NULL, g->here ? &g->have : NULL);
 	if ((action.act == AGENT_STOP || action.act == AGENT_KILL) && now_ns < g->again_ns)
 		action = (struct agent_action){.act = AGENT_WAIT, .why = action.why, .until_ns = g->again_ns};
 	if (action.act == AGENT_START && (!a->allowed || now_ns < g->again_ns))
@@ -637,7 +622,6 @@ static void look_end(struct agent *a, const struct job_end *end)
 	for (struct guest *g = a->guests; g; g = g->next) {
 		if (!g->here) {
 			child_done(&g->watch);
-			g->running_ns = 0;
 		}
 		plan(a, g, now, &wake);
 		a->look_again |= g->changed;

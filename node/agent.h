@@ -21,6 +21,7 @@ struct agent_guest {
 	const char *uuid;
 	int64_t epoch;
 	enum agent_intent intent;
+	bool ran;           /* the cluster knows that it has run, or failed, under this epoch */
 	int stop_s;         /* seconds it has to power itself off; -1: agent_options.stop_s */
 	int64_t as_of;      /* comes back with what is told of a guest that is down and shall be; 0: nothing does */
 	json_t *definition; /* complete, as hv/def.h writes it; needed for AGENT_RUNNING only */
@@ -31,7 +32,8 @@ struct agent_status {
 	const char *name;
 	const char *uuid;
 	int64_t epoch;
-	const char *status; /* a name of vm_status_names, or "stopped" */
+	const char *status; /* a name of vm_status_names, or "stopped"; "failed": shall run, and is not started here
+			       again under this epoch */
 	pid_t pid;          /* -1: none */
 	const char *note;   /* why it is not as wanted, or the last failure; NULL: nothing to say */
 	bool foreign;       /* not ours: never touched */

@@ -251,10 +251,25 @@ static void on_started(struct api_write *w, const json_t *result)
 	api_start_task(w, TASK_VM_START, api_text(result, "owner"));
 }
 
+/* One that has failed where it is needs a new epoch, or its host's agent does not start it again. */
+static void on_intent(struct api_write *w, const json_t *result)
+{
+	json_t *vm = state_vm_get(replica_db(w->d->replica), w->object, NULL);
+
+	if (vm && !strcmp(api_text(vm, "status"), "failed"))
+		api_propose(w, "vm.restart", "restart",
+			    json_pack("{s:s, s:O, s:s}", "name", w->object, "epoch", json_object_get(vm, "epoch"),
+				      "kind", "asked"),
+			    on_started);
+	else
+		on_started(w, result);
+	json_decref(vm);
+}
+
 static void start_propose(struct api_write *w)
 {
 	w->again = NULL;
-	api_propose(w, "vm.intent", NULL, json_pack("{s:s, s:s}", "name", w->object, "intent", "running"), on_started);
+	api_propose(w, "vm.intent", NULL, json_pack("{s:s, s:s}", "name", w->object, "intent", "running"), on_intent);
 }
 
 static void on_placed(struct api_write *w, const json_t *result)

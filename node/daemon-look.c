@@ -82,6 +82,14 @@ static enum agent_intent intent_of(const struct daemon *d, const json_t *vm)
 						     : AGENT_STOPPED;
 }
 
+/* Has it run under the epoch that it is at, or failed? Then only a new epoch has it started again. */
+static bool has_run(const json_t *vm)
+{
+	const char *status = json_string_value(json_object_get(vm, "status"));
+
+	return status && strcmp(status, "stopped") != 0 && strcmp(status, "starting") != 0;
+}
+
 /* What the row @vm of the state makes this host's agent want. g->definition is a new reference, the rest is @vm's. */
 static void guest_of(struct daemon *d, const json_t *vm, struct agent_guest *g)
 {
@@ -93,6 +101,7 @@ static void guest_of(struct daemon *d, const json_t *vm, struct agent_guest *g)
 		.uuid = json_string_value(json_object_get(vm, "uuid")),
 		.epoch = json_integer_value(json_object_get(vm, "epoch")),
 		.intent = intent_of(d, vm),
+		.ran = has_run(vm),
 		.as_of = json_integer_value(json_object_get(vm, "changed")),
 		.stop_s = json_is_integer(stop_s) ? (int)json_integer_value(stop_s) : -1,
 	};

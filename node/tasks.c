@@ -89,7 +89,7 @@ static json_t *judge_start(const json_t *task, const json_t *vm, bool fresh)
 			    json_pack("{s:s, s:s}", "node", text_of(vm, "owner"), "status", text_of(vm, "status")));
 	if (fresh && is_down(vm) && *text_of(vm, "note"))
 		return ended_badly(task, "failed", "", text_of(vm, "note"),
-				   "; its node goes on trying until `vm stop` ends that");
+				   "; where it is to start again says `vm show`");
 	return NULL;
 }
 

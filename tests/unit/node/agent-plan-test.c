@@ -31,7 +31,7 @@ struct row {
 };
 
 static const struct row rows[] = {
-	{AGENT_RUNNING, 5, ".rkrrrrss"},
+	{AGENT_RUNNING, 5, ".rkrrrrrs"},
 	{AGENT_STOPPED, 5, "pppppppp."},
 	{AGENT_KILLED, 5, "kkkkkkkk."},
 	{AGENT_ELSEWHERE, 5, "kkkkkkkk."},
@@ -43,7 +43,7 @@ static const struct row rows[] = {
 	{AGENT_ELSEWHERE, 4, "kkkkkkkk."},
 	{AGENT_MOVING, 4, "........."},
 	/* Has come by a move of which the cluster has not seen the end. */
-	{AGENT_RUNNING, 6, "rrkrrrrss"},
+	{AGENT_RUNNING, 6, "rrkrrrrrs"},
 	{AGENT_STOPPED, 6, "rrkrrrrp."},
 	{AGENT_KILLED, 6, "rrkrrrrk."},
 	{AGENT_ELSEWHERE, 6, "rrkrrrrk."},
@@ -58,7 +58,7 @@ static void every_intent_meets_everything_that_can_be_here(void **state)
 			struct agent_want want = {.uuid = UUID, .epoch = 5, .intent = rows[i].intent};
 			struct agent_have have = {
 				.uuid = UUID, .cluster = OURS, .epoch = rows[i].epoch, .status = (enum vm_status)s};
-			struct agent_action a = agent_plan(OURS, &want, s == NOTHING_HERE ? NULL : &have, 0);
+			struct agent_action a = agent_plan(OURS, &want, s == NOTHING_HERE ? NULL : &have);
 
 			if (letters[a.act] != rows[i].acts[s])
 				fail_msg("row %zu, status %s: %s (%s), not %c", i,
@@ -94,7 +94,7 @@ static void what_is_not_ours_is_never_touched(void **state)
 								  .epoch = epoch,
 								  .status = (enum vm_status)s};
 					struct agent_action a =
-						agent_plan(OURS, strangers[i].known ? &want : NULL, &have, 0);
+						agent_plan(OURS, strangers[i].known ? &want : NULL, &have);
 
 					assert_int_equal(a.act, AGENT_REFUSE);
 					assert_true(a.why[0]);
@@ -110,35 +110,29 @@ static void older_ownership_never_goes_on(void **state)
 			struct agent_want want = {.uuid = UUID, .epoch = 5, .intent = (enum agent_intent)intent};
 			struct agent_have have = {
 				.uuid = UUID, .cluster = OURS, .epoch = 4, .status = (enum vm_status)s};
-			struct agent_action a = agent_plan(OURS, &want, &have, 0);
+			struct agent_action a = agent_plan(OURS, &want, &have);
 
 			if (intent != AGENT_MOVING && s != VM_STATUS_GONE)
 				assert_int_equal(a.act, AGENT_KILL);
 		}
 }
 
-static void failing_starts_wait_longer_each_time(void **state)
+/* S1: under one epoch it is started once. Another host may have been given it after it failed here. */
+static void what_has_run_or_could_not_start_is_reported_until_there_is_a_new_epoch(void **state)
 {
-	struct agent_want want = {.uuid = UUID, .epoch = 1, .intent = AGENT_RUNNING};
-	struct agent_action a;
-	int64_t last = 0;
+	struct agent_want want = {.uuid = UUID, .epoch = 2, .intent = AGENT_RUNNING, .ran = true};
+	struct agent_have gone = {.uuid = UUID, .cluster = OURS, .epoch = 2, .status = VM_STATUS_GONE};
 
 	(void)state;
-	assert_int_equal(agent_backoff_ns(0), 0);
-	for (unsigned fails = 1; fails < 100; fails++) {
-		int64_t wait = agent_backoff_ns(fails);
-
-		assert_true(wait >= last && wait >= NS_PER_S && wait <= 300 * NS_PER_S);
-		last = wait;
-	}
-	assert_int_equal(last, 300 * NS_PER_S);
-	want.fails = 3;
-	want.failed_ns = 100 * NS_PER_S;
-	a = agent_plan(OURS, &want, NULL, 101 * NS_PER_S);
-	assert_int_equal(a.act, AGENT_WAIT);
-	assert_int_equal(a.until_ns, want.failed_ns + agent_backoff_ns(3));
-	a = agent_plan(OURS, &want, NULL, a.until_ns);
-	assert_int_equal(a.act, AGENT_START);
+	assert_int_equal(agent_plan(OURS, &want, NULL).act, AGENT_REPORT);
+	assert_int_equal(agent_plan(OURS, &want, &gone).act, AGENT_REPORT);
+	want.ran = false;
+	want.failure = "there is no such disk";
+	assert_int_equal(agent_plan(OURS, &want, NULL).act, AGENT_REPORT);
+	assert_string_equal(agent_plan(OURS, &want, NULL).why, want.failure);
+	want = (struct agent_want){.uuid = UUID, .epoch = 3, .intent = AGENT_RUNNING};
+	assert_int_equal(agent_plan(OURS, &want, NULL).act, AGENT_START);
+	assert_int_equal(agent_plan(OURS, &want, &gone).act, AGENT_START);
 }
 
 static void mark_is_read_back_and_others_are_not_ours(void **state)
@@ -173,7 +167,7 @@ int main(void)
 		cmocka_unit_test(every_intent_meets_everything_that_can_be_here),
 		cmocka_unit_test(what_is_not_ours_is_never_touched),
 		cmocka_unit_test(older_ownership_never_goes_on),
-		cmocka_unit_test(failing_starts_wait_longer_each_time),
+		cmocka_unit_test(what_has_run_or_could_not_start_is_reported_until_there_is_a_new_epoch),
 		cmocka_unit_test(mark_is_read_back_and_others_are_not_ours),
 	};
 
