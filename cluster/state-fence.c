@@ -26,6 +26,11 @@ static const struct arg fence_device_args[] = {
 	ALLOWED("options", ARG_OBJECT), /* name: text; null keeps the value that it has */
 	NEEDED("nodes", ARG_OBJECT),    /* node: how the device calls it (its plug); null: it knows one only */
 	ALLOWED_IN("secret", ARG_TEXTS, 0, SECRETS_MAX),
+	ALLOWED_IN("plug_option", ARG_TEXT, 1, 63), /* the option that takes the plug; none: the agent has none */
+	ALLOWED_IN("priority", ARG_INT, 0, 1000),
+	ALLOWED_IN("timeout_ms", ARG_INT, 1, 3600000), /* of one call of the agent */
+	ALLOWED_IN("attempts", ARG_INT, 1, 100),
+	ALLOWED_IN("delay_ms", ARG_INT, 0, 3600000), /* before it is switched */
 	{0},
 };
 
@@ -131,11 +136,15 @@ static int device_write(struct change *c, const json_t *options)
 		return -1;
 	return sql_run(
 		c->db, c->e,
-		"INSERT INTO fence_device (name, agent, options, secret, by, changed) VALUES (?1, ?2, ?3, ?4, ?5, "
-		"?6) ON CONFLICT (name) DO UPDATE SET agent = ?2, options = ?3, secret = ?4, by = ?5, changed = "
-		"?6",
-		sql_text(c->name), sql_text(arg_text(c, "agent")), sql_text(text), sql_text(names), sql_text(c->by),
-		sql_int(c->time));
+		"INSERT INTO fence_device (name, agent, options, secret, plug_option, priority, timeout_ms, attempts, "
+		"delay_ms, by, changed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (name) DO "
+		"UPDATE SET agent = ?2, options = ?3, secret = ?4, plug_option = ?5, priority = ?6, timeout_ms = ?7, "
+		"attempts = ?8, delay_ms = ?9, by = ?10, changed = ?11",
+		sql_text(c->name), sql_text(arg_text(c, "agent")), sql_text(text), sql_text(names),
+		sql_text(arg_text(c, "plug_option")), sql_int(arg_int(c, "priority", 0)),
+		sql_int(arg_int(c, "timeout_ms", STATE_FENCE_TIMEOUT_MS)),
+		sql_int(arg_int(c, "attempts", STATE_FENCE_ATTEMPTS)), sql_int(arg_int(c, "delay_ms", 0)),
+		sql_text(c->by), sql_int(c->time));
 }
 
 static int fence_device(struct change *c)
@@ -244,10 +253,11 @@ int node_forget_fencing(struct change *c, const char *name)
 
 /* ---- questions ---- */
 
-#define DEVICE_COLUMNS "name agent options* secret* by changed nodes*"
+#define DEVICE_COLUMNS "name agent options* secret* plug_option priority timeout_ms attempts delay_ms by changed nodes*"
 #define DEVICE_SELECT                                                                                                  \
-	"SELECT name, agent, options, secret, by, changed, (SELECT json_group_object(node, plug) FROM (SELECT * FROM " \
-	"fence_device_node WHERE device = d.name ORDER BY node)) FROM fence_device d "
+	"SELECT name, agent, options, secret, plug_option, priority, timeout_ms, attempts, delay_ms, by, changed, "    \
+	"(SELECT json_group_object(node, plug) FROM (SELECT * FROM fence_device_node WHERE device = d.name ORDER BY "  \
+	"node)) FROM fence_device d "
 
 static void mask(json_t *device, bool secrets)
 {

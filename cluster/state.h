@@ -59,8 +59,11 @@ json_t *state_vm_definition(struct sqlite3 *db, const char *name, int64_t versio
  * @node NULL: of all. At most @limit. */
 json_t *state_fencing_list(struct sqlite3 *db, const char *node, int64_t limit, struct err *e);
 
-/* {name, agent, options{}, secret[names], nodes{node: plug}, by, changed}. @secrets: with the values of secret options;
- * otherwise they are null. */
+#define STATE_FENCE_TIMEOUT_MS 20000 /* of a device that does not say */
+#define STATE_FENCE_ATTEMPTS 2
+
+/* {name, agent, options{}, secret[names], plug_option (null: the agent takes no plug), priority, timeout_ms, attempts,
+ * delay_ms, nodes{node: plug}, by, changed}. @secrets: with the values of secret options; otherwise they are null. */
 json_t *state_fence_device_get(struct sqlite3 *db, const char *name, bool secrets, struct err *e);
 json_t *state_fence_device_list(struct sqlite3 *db, bool secrets, struct err *e);
 /* {node, level, devices[]}: those that somebody has set, in order. */

@@ -190,7 +190,7 @@ static const struct {
 	{"node.aside", {"xnode", "wreason"}},
 	{"node.aside-clear", {"nnode"}},
 	{"node.aside-clear", {"nnode"}},
-	{"fence.device", {"Dname", "wagent", "?Ooptions", "Nnodes", "?wsecret"}},
+	{"fence.device", {"Dname", "wagent", "?Ooptions", "Nnodes", "?wsecret", "?xplug_option", "?ipriority"}},
 	{"fence.device-delete", {"Dname"}},
 	{"fence.level", {"nnode", "ilevel", "Ldevices"}},
 	{"migration.create", {"uid", "vvm", "nto", "?poptions"}},

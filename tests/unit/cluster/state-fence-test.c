@@ -36,7 +36,17 @@ static void a_device_is_kept_with_its_secrets_and_shown_without_them(void **stat
 	(void)state;
 	world_is(state_fence_device_get(w->db, "ipmi", false, &w->e),
 		 "{'name': 'ipmi', 'agent': 'fence_ipmilan', 'options': {'ip': '10.0.0.9', 'passwd': null}, 'secret': "
-		 "['passwd'], 'by': 'anna', 'changed': 1700000005000, 'nodes': {'n1': null, 'n2': 'port 2'}}");
+		 "['passwd'], 'plug_option': null, 'priority': 0, 'timeout_ms': 20000, 'attempts': 2, 'delay_ms': 0, "
+		 "'by': 'anna', 'changed': 1700000005000, 'nodes': {'n1': null, 'n2': 'port 2'}}");
+	world_must(
+		w, "fence.device",
+		"{'name': 'outlet', 'agent': 'fence_apc', 'nodes': {'n1': '7'}, 'plug_option': 'plug', 'priority': 5, "
+		"'timeout_ms': 3000, 'attempts': 1, 'delay_ms': 500}",
+		NULL);
+	world_is(state_fence_device_get(w->db, "outlet", false, &w->e),
+		 "{'name': 'outlet', 'agent': 'fence_apc', 'options': {}, 'secret': [], 'plug_option': 'plug', "
+		 "'priority': 5, 'timeout_ms': 3000, 'attempts': 1, 'delay_ms': 500, 'by': 'anna', 'changed': "
+		 "1700000007000, 'nodes': {'n1': '7'}}");
 	world_is(world_field(state_fence_device_get(w->db, "ipmi", true, &w->e), "options"),
 		 "{'ip': '10.0.0.9', 'passwd': 'geheim'}");
 	world_is(world_field(world_item(state_fence_device_list(w->db, false, &w->e), 0), "options"),
