@@ -30,6 +30,7 @@ enum cli_kind {
 	CLI_TASK,
 	CLI_USER,
 	CLI_SETTING,
+	CLI_FENCE,
 	CLI_KIND_MAX
 };
 
@@ -45,6 +46,7 @@ struct cli_param {
 	const char *not_with;  /* "ca|token-file": options that say otherwise */
 	const char *only_with; /* an option without which it means nothing */
 	bool required;         /* of an option */
+	bool optional;         /* of the last operand */
 	bool many;
 	char letter; /* a short name of an option, or 0 */
 	const char *help;

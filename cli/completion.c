@@ -26,6 +26,7 @@ static const struct {
 	[CLI_TASK] = {"task", "task list"},
 	[CLI_USER] = {"user", "user list"},
 	[CLI_SETTING] = {"setting", "setting list"},
+	[CLI_FENCE] = {"fence", "fence list"},
 };
 
 /* "file", "vm", or "=viewer operator admin"; "" when nothing is known. @buf: 128 bytes. */

@@ -53,6 +53,15 @@ static void flow_option(struct flow *f, const struct cli_param *p)
 	flow_word(f, word);
 }
 
+/* "NAME", "DEVICE...", "[DEVICE]..." */
+static void flow_operand(struct flow *f, const struct cli_param *p)
+{
+	_free_ char *word =
+		xasprintf("%s%s%s%s", p->optional ? "[" : "", p->name, p->optional ? "]" : "", p->many ? "..." : "");
+
+	flow_word(f, word);
+}
+
 /* "vm start NAME [--no-wait]" */
 static void print_synopsis(FILE *out, const struct cli_group *g, const struct cli_command *cmd, const char *before)
 {
@@ -63,7 +72,7 @@ static void print_synopsis(FILE *out, const struct cli_group *g, const struct cl
 	fputs(cli_command_words(g, cmd), out);
 	f.column += (int)strlen(cli_command_words(g, cmd));
 	for (const struct cli_param *p = cmd->operands; p && p->name; p++)
-		flow_word(&f, p->name);
+		flow_operand(&f, p);
 	for (const struct cli_param *p = cmd->options; p && p->name; p++)
 		flow_option(&f, p);
 	fputc('\n', out);

@@ -62,6 +62,19 @@ const struct cli_group node_group = {
 		 .method = "DELETE",
 		 .path = "/v1/nodes/{NAME}",
 		 .done = "removed"},
+		{.verb = "confirm-dead",
+		 .operands = (const struct cli_param[]){OPERAND_NODE, {0}},
+		 .options =
+			 (const struct cli_param[]){
+				 {.name = "yes-i-have-checked",
+				  .kind = CLI_FLAG,
+				  .help = "you have looked: the host is off and stays off; if it is not, "
+					  "its guests run twice and destroy their disks"},
+				 {0}},
+		 .summary = "Say that a lost host is dead, so that its guests are started elsewhere",
+		 .method = "POST",
+		 .path = "/v1/nodes/{NAME}/confirm-dead",
+		 .run = node_confirm_dead_run},
 		{0},
 	},
 };

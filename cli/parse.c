@@ -183,7 +183,7 @@ static int check_needed(const struct cli *c, struct err *e)
 	const char *words = cli_command_words(c->group, c->command);
 
 	for (const struct cli_param *p = c->command->operands; p && p->name; p++)
-		if (!count_given(c, p))
+		if (!p->optional && !count_given(c, p))
 			return err_set(e, ERR_USAGE, "%s needs %s: %s; `godwit %s --help` shows how to write it", words,
 				       p->name, p->help, words);
 	for (const struct cli_param *p = c->command->options; p && p->name; p++)

@@ -5,8 +5,8 @@
 #include "cli/groups.h"
 
 const struct cli_group *const cli_groups[] = {
-	&cluster_group, &node_group,  &vm_group,       &network_group, &migration_group,  &task_group, &events_group,
-	&user_group,    &audit_group, &baseline_group, &setting_group, &completion_group, NULL,
+	&cluster_group, &node_group, &fence_group, &vm_group,       &network_group, &migration_group,  &task_group,
+	&events_group,  &user_group, &audit_group, &baseline_group, &setting_group, &completion_group, NULL,
 };
 
 const struct cli_param cli_common[] = {

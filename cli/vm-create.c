@@ -87,6 +87,12 @@ const struct cli_param vm_create_options[] = {
 	 .kind = CLI_VM,
 	 .many = true,
 	 .help = "put it on another host than this guest"},
+	{.name = "ha",
+	 .value = "MODE",
+	 .kind = CLI_CHOICE,
+	 .words = "restart|none|default",
+	 .help = "when it or its host dies: restart it, let it be, or as the setting ha.default says; `vm ha` says "
+		 "more"},
 	{.name = "no-start", .kind = CLI_FLAG, .help = "do not start it"},
 	{.name = "dry-run", .kind = CLI_FLAG, .help = "only say for each host whether it fits there, and why not"},
 	PARAM_NO_WAIT,
@@ -344,6 +350,8 @@ int vm_create_run(struct cli *c, struct err *e)
 	body = json_pack("{s:o, s:b}", "definition", definition, "start", !cli_given(c, "no-start"));
 	if (placement)
 		json_object_set_new(body, "placement", placement);
+	if (cli_given(c, "ha"))
+		json_object_set_new(body, "ha", json_string(cli_text(c, "ha")));
 	if (cli_given(c, "dry-run"))
 		json_object_set_new(body, "dry_run", json_true());
 	r = create(c, body, e);

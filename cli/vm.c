@@ -16,7 +16,8 @@
 static const struct view_column list_view[] = {
 	{"NAME", "name", VIEW_TEXT},     {"STATUS", "status", VIEW_TEXT},  {"NODE", "owner", VIEW_TEXT},
 	{"VCPUS", "vcpus", VIEW_TEXT},   {"MEMORY", "memory", VIEW_BYTES}, {"SINCE", "since", VIEW_TIME},
-	{"WANTED", "intent", VIEW_TEXT}, {"NOTE", "note", VIEW_TEXT},      {NULL, NULL, VIEW_TEXT},
+	{"WANTED", "intent", VIEW_TEXT}, {"HA", "ha.mode", VIEW_TEXT},     {"NOTE", "note", VIEW_TEXT},
+	{NULL, NULL, VIEW_TEXT},
 };
 
 static const struct view_column vm_view[] = {
@@ -29,6 +30,8 @@ static const struct view_column vm_view[] = {
 	{"epoch", "epoch", VIEW_TEXT},
 	{"migration", "migration", VIEW_TEXT},
 	{"note", "note", VIEW_TEXT},
+	{"when it dies", "ha.mode", VIEW_TEXT},
+	{"priority", "ha.priority", VIEW_TEXT},
 	{"vcpus", "vcpus", VIEW_TEXT},
 	{"memory", "memory", VIEW_BYTES},
 	{"version", "version", VIEW_TEXT},
@@ -245,6 +248,13 @@ static const struct cli_command commands[] = {
 	 .method = "DELETE",
 	 .path = "/v1/vms/{NAME}",
 	 .done = "deleted; its disks stay"},
+	{.verb = "ha",
+	 .operands = operand_vm,
+	 .options = vm_ha_options,
+	 .summary = "Show or say what is done for a guest when it or its host dies",
+	 .method = "PUT",
+	 .path = "/v1/vms/{NAME}/ha",
+	 .run = vm_ha_run},
 	{.verb = "console",
 	 .operands = operand_vm,
 	 .summary = "Attach this terminal to a guest's serial console; Ctrl-] leaves",

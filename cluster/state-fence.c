@@ -31,6 +31,7 @@ static const struct arg fence_device_args[] = {
 	ALLOWED_IN("timeout_ms", ARG_INT, 1, 3600000), /* of one call of the agent */
 	ALLOWED_IN("attempts", ARG_INT, 1, 100),
 	ALLOWED_IN("delay_ms", ARG_INT, 0, 3600000), /* before it is switched */
+	ALLOWED("new", ARG_BOOL),                    /* it must not be there yet */
 	{0},
 };
 
@@ -155,6 +156,10 @@ static int fence_device(struct change *c)
 
 	if (r < 0 || sql_number(c->db, c->e, &n, "SELECT count(*) FROM fence_device") < 0)
 		return -1;
+	if (r > 0 && arg_true(c, "new")) {
+		json_decref(former);
+		return refuse(c, ERR_CONFLICT, "is there already; `fence edit` changes it, or choose another name");
+	}
 	if (r == 0 && n >= DEVICES_MAX)
 		return refuse(c, ERR_CONFLICT, "there are %d fence devices, which is the most; delete one first",
 			      DEVICES_MAX);

@@ -33,7 +33,7 @@ struct api_handler {
 
 /* Tables end with {0}. */
 extern const struct api_handler api_read_handlers[], api_write_handlers[], api_vm_handlers[], api_console_handlers[],
-	api_forecast_handlers[];
+	api_forecast_handlers[], api_fence_handlers[], api_ha_handlers[];
 
 /* ---- writing ---- */
 
@@ -67,6 +67,12 @@ bool api_answered_before(struct api_write *w, const char *kind);
 
 /* Make a task of @kind about w->object, answer 202 with it and w->extra, and end. @node: who works on it, or NULL. */
 void api_start_task(struct api_write *w, const char *kind, const char *node);
+
+/* ---- high availability ---- */
+
+/* Add "ha" to a row of state_vm_get(), or to each of state_vm_list(): what is done when the guest or its host dies. */
+void api_vm_add_ha(struct daemon *d, json_t *vm);
+void api_vms_add_ha(struct daemon *d, json_t *vms);
 
 /* ---- forecasts ---- */
 

@@ -121,13 +121,20 @@ static json_t *node_get(struct daemon *d, const struct http_call *call, struct e
 
 static json_t *vm_list(struct daemon *d, const struct http_call *call, struct err *e)
 {
+	json_t *vms = state_vm_list(replica_db(d->replica), e);
+
 	(void)call;
-	return state_vm_list(replica_db(d->replica), e);
+	api_vms_add_ha(d, vms);
+	return vms;
 }
 
 static json_t *vm_get(struct daemon *d, const struct http_call *call, struct err *e)
 {
-	return state_vm_get(replica_db(d->replica), http_call_param(call, "name"), e);
+	json_t *vm = state_vm_get(replica_db(d->replica), http_call_param(call, "name"), e);
+
+	if (vm)
+		api_vm_add_ha(d, vm);
+	return vm;
 }
 
 static json_t *vm_definition(struct daemon *d, const struct http_call *call, struct err *e)

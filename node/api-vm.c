@@ -121,10 +121,26 @@ static int create_place(struct api_write *w, struct choice *ret, struct err *e)
 	return choose_for(w->d, &g, json_string_value(json_object_get(wish, "node")), ret, e);
 }
 
+static void on_ha_made(struct api_write *w, const json_t *result)
+{
+	_free_ char *owner = xstrdup(api_text(w->extra, "owner"));
+
+	(void)result;
+	json_object_del(w->extra, "owner");
+	api_start_task(w, TASK_VM_CREATE, owner);
+}
+
 static void on_created(struct api_write *w, const json_t *result)
 {
+	json_t *ha = json_object_get(http_call_body(w->call), "ha");
+
 	json_object_del(w->extra, "definition");
-	api_start_task(w, TASK_VM_CREATE, api_text(result, "owner"));
+	if (!ha) {
+		api_start_task(w, TASK_VM_CREATE, api_text(result, "owner"));
+		return;
+	}
+	json_object_set(w->extra, "owner", json_object_get(result, "owner"));
+	api_propose(w, "vm.ha", "ha", json_pack("{s:s, s:O}", "name", w->object, "mode", ha), on_ha_made);
 }
 
 static void create_propose(struct api_write *w)

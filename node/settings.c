@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "cluster/state.h"
 #include "node/corosync.h"
 #include "node/name.h"
 
@@ -14,6 +15,7 @@
 
 static int rules_check(const json_t *value, struct err *e);
 static int host_check(const json_t *value, struct err *e);
+static int ha_default_check(const json_t *value, struct err *e);
 
 /* A whole number from min to max, or what a function takes. */
 static const struct {
@@ -29,6 +31,8 @@ static const struct {
 	{"migration.per-link", 1, 64, NULL},
 	{"cluster.token-ms", COROSYNC_TOKEN_MS_MIN, COROSYNC_TOKEN_MS_MAX, NULL},
 	{"cluster.qdevice", 0, 0, host_check},
+	{STATE_SETTING_HA_DEFAULT, 0, 0, ha_default_check},
+	{STATE_SETTING_HA_WISH, 0, 31, NULL},
 };
 
 static int host_check(const json_t *value, struct err *e)
@@ -39,6 +43,15 @@ static int host_check(const json_t *value, struct err *e)
 	if (s && (address_parse(s, address, NULL) == 0 || (*s && strlen(s) < 254 && !strpbrk(s, " \t\n{}:"))))
 		return 0;
 	return err_set(e, ERR_INPUT, "must be the name or address of a host");
+}
+
+static int ha_default_check(const json_t *value, struct err *e)
+{
+	const char *s = json_string_value(value);
+
+	if (s && (!strcmp(s, "restart") || !strcmp(s, "none")))
+		return 0;
+	return err_set(e, ERR_INPUT, "must be restart or none");
 }
 
 static bool is_name(const json_t *v)

@@ -19,7 +19,8 @@
 	"\"memory_free\":4294967296,\"cpus\":4,\"vms\":2,\"joined\":1764115200000,\"reported\":null}"
 #define VM1                                                                                                            \
 	"{\"name\":\"web1\",\"status\":\"running\",\"owner\":\"n1\",\"vcpus\":2,\"memory\":2147483648,"                \
-	"\"since\":1764115200000,\"intent\":\"running\",\"note\":null,\"version\":3}"
+	"\"since\":1764115200000,\"intent\":\"running\",\"note\":null,\"version\":3,"                                  \
+	"\"ha\":{\"mode\":\"restart\",\"priority\":100}}"
 #define MOVE1                                                                                                          \
 	"{\"id\":\"11111111-2222-4333-8444-555555555555\",\"vm\":\"web1\",\"src\":\"n1\",\"dst\":\"n2\",\"step\":"     \
 	"\"copying\",\"progress\":0.5,\"eta_ms\":12000,\"created\":1764115200000,\"finished\":null,\"error\":null}"
@@ -27,6 +28,19 @@
 	"{\"id\":\"t1\",\"kind\":\"vm.start\",\"object\":\"web1\",\"node\":\"n1\",\"state\":\"done\",\"progress\":1."  \
 	"0,"                                                                                                           \
 	"\"created\":1764115200000,\"finished\":1764115201000}"
+
+#define HA1                                                                                                            \
+	"{\"vm\":\"web1\",\"mode\":\"restart\",\"own_mode\":false,\"priority\":100,\"max_restarts\":3,\"failback\":"   \
+	"\"never\",\"home\":null,\"after\":[{\"vm\":\"db1\",\"until\":\"running\",\"seconds\":null,\"address\":null}," \
+	"{\"vm\":\"db2\",\"until\":\"delay\",\"seconds\":30,\"address\":null},{\"vm\":\"dns\",\"until\":\"port\","     \
+	"\"seconds\":null,\"address\":\"10.0.0.53:53\"}],\"restarts\":[{\"time\":1764115200000,\"kind\":\"host\","     \
+	"\"node\":\"n2\",\"reason\":null}]}"
+#define DEVICE1                                                                                                        \
+	"{\"name\":\"bmc-n1\",\"agent\":\"fence_ipmilan\",\"options\":{\"ip\":\"10.0.9.1\",\"password\":\"********\"}" \
+	","                                                                                                            \
+	"\"secret\":[\"password\"],\"nodes\":{\"n1\":null},\"plug_option\":\"plug\",\"priority\":0,\"timeout_ms\":"    \
+	"20000,"                                                                                                       \
+	"\"attempts\":2,\"delay_ms\":0,\"changed\":1764115200000,\"by\":\"root\"}"
 
 /* One command against one answer. */
 static const struct row {
@@ -77,18 +91,65 @@ static const struct row {
 	{"node remove n3", "DELETE", "/v1/nodes/n3", NULL, 200, "{}", "node n3: removed\n"},
 	{"node remove n3 --force", "DELETE", "/v1/nodes/n3?force=true", NULL, 200, "{}", "node n3: removed\n"},
 	{"vm list", "GET", "/v1/vms", NULL, 200, "[" VM1 "]",
-	 "NAME  STATUS   NODE  VCPUS    MEMORY  SINCE                WANTED   NOTE\n"
-	 "web1  running  n1    2      2.00 GiB  2025-11-26 00:00:00  running  -\n"},
+	 "NAME  STATUS   NODE  VCPUS    MEMORY  SINCE                WANTED   HA       NOTE\n"
+	 "web1  running  n1    2      2.00 GiB  2025-11-26 00:00:00  running  restart  -\n"},
 	{"vm list --names", "GET", "/v1/vms", NULL, 200, "[" VM1 "]", "web1\n"},
 	{"vm show web1", "GET", "/v1/vms/web1", NULL, 200, VM1,
-	 "name     web1\n"
-	 "status   running\n"
-	 "since    2025-11-26 00:00:00\n"
-	 "wanted   running\n"
-	 "node     n1\n"
-	 "vcpus    2\n"
-	 "memory   2.00 GiB\n"
-	 "version  3\n"},
+	 "name          web1\n"
+	 "status        running\n"
+	 "since         2025-11-26 00:00:00\n"
+	 "wanted        running\n"
+	 "node          n1\n"
+	 "when it dies  restart\n"
+	 "priority      100\n"
+	 "vcpus         2\n"
+	 "memory        2.00 GiB\n"
+	 "version       3\n"},
+	{"vm ha web1", "GET", "/v1/vms/web1/ha", NULL, 200, HA1,
+	 "guest                web1\n"
+	 "when it dies         restart\n"
+	 "said for it alone    no\n"
+	 "priority             100\n"
+	 "restarts in an hour  3\n"
+	 "failback             never\n"
+	 "starts after         db1 runs, db2 has run for 30 s, dns answers at 10.0.0.53:53\n"
+	 "\n"
+	 "RESTARTED            WHY   ON  BECAUSE\n"
+	 "2025-11-26 00:00:00  host  n2  -\n"},
+	{"vm ha web1 --mode none --priority 500 --max-restarts 0 --failback when-idle --after db1 --after db2:delay=30 "
+	 "--after db3:running --after dns:port=[fd00::53]:53",
+	 "PUT", "/v1/vms/web1/ha",
+	 "{\"mode\":\"none\",\"priority\":500,\"max_restarts\":0,\"failback\":\"when-idle\",\"after\":["
+	 "{\"vm\":\"db1\",\"until\":\"running\"},{\"vm\":\"db2\",\"until\":\"delay\",\"seconds\":30},"
+	 "{\"vm\":\"db3\",\"until\":\"running\"},{\"vm\":\"dns\",\"until\":\"port\",\"address\":\"[fd00::53]:53\"}]}",
+	 200, "{\"vm\":\"web1\",\"mode\":\"none\",\"own_mode\":true,\"after\":[]}",
+	 "guest              web1\nwhen it dies       none\nsaid for it alone  yes\n"},
+	{"vm ha web1 --after-nothing", "PUT", "/v1/vms/web1/ha", "{\"after\":[]}", 200, "{\"vm\":\"web1\"}",
+	 "guest  web1\n"},
+	{"fence show bmc-n1", "GET", "/v1/fence-devices/bmc-n1", NULL, 200, DEVICE1,
+	 "device              bmc-n1\n"
+	 "agent               fence_ipmilan\n"
+	 "plugs               n1\n"
+	 "options             ip=10.0.9.1, password=********\n"
+	 "priority            0\n"
+	 "time-out of a call  20.0 s\n"
+	 "attempts            2\n"
+	 "delay               0.00 ms\n"
+	 "changed             2025-11-26 00:00:00\n"
+	 "by                  root\n"},
+	{"fence delete bmc-n1", "DELETE", "/v1/fence-devices/bmc-n1", NULL, 200, "{}", "fence bmc-n1: deleted\n"},
+	{"fence level n1 2 pdu-a pdu-b", "PUT", "/v1/fence-levels/n1/2", "{\"devices\":[\"pdu-a\",\"pdu-b\"]}", 200,
+	 "{}", "fence n1: level set\n"},
+	{"fence drop-level n1 2", "DELETE", "/v1/fence-levels/n1/2", NULL, 200, "{}", "fence n1: level taken away\n"},
+	{"fence history --node n2 --limit 1", "GET", "/v1/fencings?node=n2&limit=1", NULL, 200,
+	 "[{\"number\":71,\"node\":\"n2\",\"reason\":\"left\",\"began\":1764115200000,\"proof\":\"power\",\"device\":"
+	 "\"pdu\",\"fenced\":1764115201000,\"alive\":null,\"steps\":[{\"kind\":\"power\",\"device\":\"pdu\",\"result\":"
+	 "\"confirmed\",\"text\":\"it is off\",\"time\":1764115201000}]}]",
+	 "NUMBER  NODE  LOST                 BECAUSE  PROOF  DEVICE  FENCED               BACK\n"
+	 "71      n2    2025-11-26 00:00:00  left     power  pdu     2025-11-26 00:00:01  -\n"
+	 "\n"
+	 "FENCING  TIME                 TRIED  DEVICE  RESULT     TEXT\n"
+	 "71       2025-11-26 00:00:01  power  pdu     confirmed  it is off\n"},
 	{"vm start web1", "POST", "/v1/vms/web1/start", "{}", 202, "{\"task\":" TASK1 "}", "vm web1: started on n1\n"},
 	{"vm start web1 --node n2", "POST", "/v1/vms/web1/start", "{\"node\":\"n2\"}", 202,
 	 "{\"task\":" TASK1 ",\"placed\":\"given to node n2\"}", "vm web1: started on n1\n"},
@@ -273,10 +334,13 @@ static bool is_tried(const char *words)
 	return false;
 }
 
-/* Those that are tried elsewhere: vm-create-test, vm-edit-test, console-test, events-test, completion-test. */
+/* Those that are tried elsewhere: vm-create-test, vm-edit-test, console-test, events-test, completion-test, fence-test.
+ */
 static void no_command_is_left_out_here(void **state)
 {
-	static const char *const elsewhere[] = {"vm create", "vm edit", "vm console", "events", "completion"};
+	static const char *const elsewhere[] = {"vm create",  "vm edit",          "vm console", "events",
+						"completion", "fence add",        "fence edit", "fence list",
+						"fence test", "node confirm-dead"};
 
 	(void)state;
 	for (size_t i = 0; cli_groups[i]; i++)

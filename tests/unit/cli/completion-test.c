@@ -81,7 +81,8 @@ static void check_offers(const struct shell *sh)
 	static const struct {
 		const char *line, *offers;
 	} rows[] = {
-		{"godwit ", "audit baseline cluster completion events migration network node setting task user vm"},
+		{"godwit ",
+		 "audit baseline cluster completion events fence migration network node setting task user vm"},
 		{"godwit n", "network node"},
 		{"godwit vm st", "start stop"},
 		{"godwit cluster ", "init join status token"},

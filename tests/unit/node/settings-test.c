@@ -39,6 +39,12 @@ static const struct {
 	{"placement.rules", "[{\"name\": \"r\", \"vms\": [\"a\", 7]}]", "[0].vms[1]"},
 	{"placement.rules", "[{\"name\": \"r\", \"vms\": [\"a\", \"b\"], \"apart\": 1}]", "[0].apart"},
 	{"placement.rules", "[{\"name\": \"r\", \"vms\": [\"a\", \"b\"], \"soft\": true}]", "[0].soft"},
+	{"ha.default", "\"none\"", NULL},
+	{"ha.default", "\"restart\"", NULL},
+	{"ha.default", "\"default\"", "ha.default: must be restart or none"},
+	{"ha.default", "true", "restart or none"},
+	{"ha.wish", "2", NULL},
+	{"ha.wish", "32", "from 0 to 31"},
 	{"node.ring", "1", "node.ring: there is no such setting to set; there are placement.reserve-mib, "},
 	{"placement.", "1", "no such setting"},
 };
