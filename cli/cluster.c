@@ -25,6 +25,7 @@ static const struct view_column status_view[] = {
 	{"manager", "manager", VIEW_TEXT},
 	{"age of this view", "age_ms", VIEW_MS},
 	{"alarms", "alarms", VIEW_LIST},
+	{"host failures it bears", "ha.bears", VIEW_TEXT},
 	{"lease left", "lease.left_ms", VIEW_MS},
 	{"guests may start", "lease.starts", VIEW_TEXT},
 	{"watchdog", "lease.watchdog.state", VIEW_TEXT},

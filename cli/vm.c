@@ -30,6 +30,7 @@ static const struct view_column vm_view[] = {
 	{"epoch", "epoch", VIEW_TEXT},
 	{"migration", "migration", VIEW_TEXT},
 	{"note", "note", VIEW_TEXT},
+	{"waits", "waiting", VIEW_TEXT},
 	{"when it dies", "ha.mode", VIEW_TEXT},
 	{"priority", "ha.priority", VIEW_TEXT},
 	{"vcpus", "vcpus", VIEW_TEXT},

@@ -57,7 +57,7 @@ static json_t *names_of_ids(const json_t *nodes, const json_t *ids)
 
 static json_t *cluster_status(struct daemon *d, const struct http_call *call, struct err *e)
 {
-	json_t *nodes = state_node_list(replica_db(d->replica), e), *o;
+	json_t *nodes = state_node_list(replica_db(d->replica), e), *o, *bears;
 	const char *manager;
 
 	(void)call;
@@ -74,6 +74,8 @@ static json_t *cluster_status(struct daemon *d, const struct http_call *call, st
 	json_object_del(o, "leader");
 	if (d->lease)
 		json_object_set_new(o, "lease", host_lease_json(d->lease));
+	if (d->ha && (bears = ha_manager_bears(d->ha)))
+		json_object_set_new(o, "ha", bears);
 	json_decref(nodes);
 	return o;
 }
@@ -134,6 +136,13 @@ static json_t *vm_get(struct daemon *d, const struct http_call *call, struct err
 
 	if (vm)
 		api_vm_add_ha(d, vm);
+	if (vm && d->ha && !strcmp(api_text(vm, "intent"), "running") &&
+	    strcmp(api_text(vm, "status"), "running") != 0) {
+		_free_ char *why = ha_manager_waits(d->ha, api_text(vm, "name"));
+
+		if (why)
+			json_object_set_new(vm, "waiting", json_string(why));
+	}
 	return vm;
 }
 
@@ -146,6 +155,17 @@ static json_t *vm_definition(struct daemon *d, const struct http_call *call, str
 static json_t *vm_versions(struct daemon *d, const struct http_call *call, struct err *e)
 {
 	return state_vm_versions(replica_db(d->replica), http_call_param(call, "name"), e);
+}
+
+/* ---- high availability ---- */
+
+static json_t *ha_status(struct daemon *d, const struct http_call *call, struct err *e)
+{
+	(void)call;
+	if (d->ha)
+		return ha_manager_json(d->ha, e);
+	err_set(e, ERR_UNAVAILABLE, "this host does not work as a member yet; ask again in some seconds");
+	return NULL;
 }
 
 /* ---- networks ---- */
@@ -293,6 +313,7 @@ const struct api_handler api_read_handlers[] = {
 	{.operation = "vm_get", .read = vm_get, .object = "name"},
 	{.operation = "vm_definition", .read = vm_definition, .object = "name"},
 	{.operation = "vm_versions", .read = vm_versions, .object = "name"},
+	{.operation = "ha_status", .read = ha_status},
 	{.operation = "network_list", .read = network_list},
 	{.operation = "network_get", .read = network_get, .object = "name"},
 	{.operation = "migration_list", .read = migration_list},

@@ -309,6 +309,7 @@ void daemon_look(void *arg)
 	moves_look(d->moves);
 	host_lease_look(d->lease);
 	look_guests(d);
+	ha_manager_look(d->ha);
 }
 
 void daemon_look_soon(struct daemon *d)

@@ -12,6 +12,7 @@
 #include "cluster/replica.h"
 #include "hv/accel.h"
 #include "node/agent.h"
+#include "node/ha.h"
 #include "node/host-lease.h"
 #include "node/http.h"
 #include "node/identity.h"
@@ -50,6 +51,7 @@ struct daemon {
 	struct metrics *metrics;
 	struct agent *agent;
 	struct host_lease *lease;
+	struct ha_manager *ha;
 	struct mover *mover;
 	struct ring *ring;
 	struct moves *moves;

@@ -118,6 +118,9 @@ const struct http_route http_api_routes[] = {
 	{"POST", "/v1/wire-probes", "wire_probe", ADMIN, false, JSON, 201, "Empty", "WireProbe",
 	 "What a host asks another to measure the wire to it: where to", NULL},
 
+	{"GET", "/v1/ha", "ha_status", VIEWER, false, JSON, 200, NULL, "HA",
+	 "What is started again, what waits and why, and how many hosts may die", NULL},
+
 	{"GET", "/v1/networks", "network_list", VIEWER, false, JSON, 200, NULL, "Networks", "All networks", NULL},
 	{"POST", "/v1/networks", "network_create", ADMIN, false, JSON, 201, "NetworkCreate", "Network",
 	 "Make a network on every host", NULL},

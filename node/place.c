@@ -95,20 +95,34 @@ static bool names_model(const json_t *models, const char *model)
 	return false;
 }
 
-/* The models that a node runs, of which only the guest's matters: every feature of it must be there. Until this host
- * knows the catalogue, seconds after its start, it is enough that the node's QEMU knows the model. */
-static const char *const *models_of(struct place *p, const struct place_facts *f, const char *want, const json_t *cpu)
+/* Every feature of @model must be there. Until this host knows the catalogue, seconds after its start, it is enough
+ * that the node's QEMU knows the model. */
+static bool runs_model(const struct place_facts *f, const char *model, const json_t *cpu)
 {
-	_free_ char *model = want ? xasprintf("%.*s", (int)strcspn(want, ","), want) : NULL;
 	json_t *lacks = NULL;
 	bool runs;
 
-	if (!model || !cpu)
-		return texts_of(p, NULL, NULL);
 	runs = f->catalogue ? baseline_lacks(f->catalogue, model, cpu, &lacks, NULL) == 0 && !json_array_size(lacks)
 			    : names_model(json_object_get(cpu, "models"), model);
 	json_decref(lacks);
-	return texts_of(p, runs ? own(p, steal_ptr(model)) : NULL, NULL);
+	return runs;
+}
+
+/* The models that a node runs, of those that guests ask for. */
+static const char *const *models_of(struct place *p, const struct place_facts *f, const json_t *wants,
+				    const json_t *cpu)
+{
+	const char **texts = own(p, xcalloc(json_array_size(wants) + 1, sizeof(*texts)));
+	size_t n = 0;
+
+	for (size_t i = 0; cpu && i < json_array_size(wants); i++) {
+		const char *want = json_string_value(json_array_get(wants, i));
+		char *model = want ? own(p, xasprintf("%.*s", (int)strcspn(want, ","), want)) : NULL;
+
+		if (model && runs_model(f, model, cpu))
+			texts[n++] = model;
+	}
+	return texts;
 }
 
 static bool is_up(const struct place_facts *f, const json_t *node)
@@ -119,7 +133,7 @@ static bool is_up(const struct place_facts *f, const json_t *node)
 	       f->present(f->present_arg, (uint32_t)number_of(node, "id"));
 }
 
-static void node_read(struct place *p, const struct place_facts *f, const char *cpu, const json_t *node,
+static void node_read(struct place *p, const struct place_facts *f, const json_t *cpus, const json_t *node,
 		      struct placement_node *ret)
 {
 	const json_t *report = json_object_get(node, "report"), *memory = json_object_get(report, "memory");
@@ -129,11 +143,12 @@ static void node_read(struct place *p, const struct place_facts *f, const char *
 	*ret = (struct placement_node){
 		.name = text_of(node, "name"),
 		.up = is_up(f, node),
+		.aside = text_of(node, "aside"),
 		.memory_total = number_of(memory, "total"),
 		.memory_free = number_of(memory, "free"),
 		.cores = (unsigned)number_of(report, "cpus"),
 		.cpu_kind = cpu_kind(p, host),
-		.models = models_of(p, f, cpu, json_is_object(host) ? host : NULL),
+		.models = models_of(p, f, cpus, json_is_object(host) ? host : NULL),
 		.features = texts_of(p, NULL, json_object_get(host, "features")),
 		.networks = texts_of(p, NULL, json_object_get(report, "networks")),
 		.paths = texts_of(p, json_is_array(paths) ? NULL : "/", paths),
@@ -142,13 +157,13 @@ static void node_read(struct place *p, const struct place_facts *f, const char *
 		ret->load_permille = (unsigned)(load * 1000 / ret->cores);
 }
 
-static void nodes_read(struct place *p, const struct place_facts *f, const char *cpu)
+static void nodes_read(struct place *p, const struct place_facts *f, const json_t *cpus)
 {
 	size_t n = json_array_size(f->nodes);
 	struct placement_node *nodes = own(p, xcalloc(n + 1, sizeof(*nodes)));
 
 	for (size_t i = 0; i < n; i++)
-		node_read(p, f, cpu, json_array_get(f->nodes, i), &nodes[i]);
+		node_read(p, f, cpus, json_array_get(f->nodes, i), &nodes[i]);
 	p->in.nodes = nodes;
 	p->in.n_nodes = n;
 }
@@ -204,9 +219,9 @@ static void vms_read(struct place *p, const struct place_facts *f)
 
 /* ---- the guest ---- */
 
-static void guest_read(struct place *p, const struct place_guest *g)
+static void guest_read(struct place *p, const json_t *d, const char *owner, struct placement_guest *ret)
 {
-	const json_t *d = g->definition, *nics = json_object_get(d, "nics"), *disks = json_object_get(d, "disks");
+	const json_t *nics = json_object_get(d, "nics"), *disks = json_object_get(d, "disks");
 	const char **networks = own(p, xcalloc(json_array_size(nics) + 1, sizeof(*networks)));
 	const char **files = own(p, xcalloc(json_array_size(disks) + 4, sizeof(*files)));
 	static const char *const more[] = {"uefi-vars", "kernel", "initrd"};
@@ -222,19 +237,18 @@ static void guest_read(struct place *p, const struct place_guest *g)
 	for (size_t i = 0; i < ARRAY_SIZE(more); i++)
 		if ((files[n] = text_of(d, more[i])))
 			n++;
-	p->in.guest = (struct placement_guest){
+	*ret = (struct placement_guest){
 		.name = text_of(d, "name"),
-		.owner = g->owner ? own(p, xstrdup(g->owner)) : NULL,
+		.owner = owner ? own(p, xstrdup(owner)) : NULL,
 		.memory = number_of(d, "memory") << 20,
 		.vcpus = (unsigned)number_of(d, "vcpus"),
-		.dirty_rate = g->dirty_rate,
 		.cpu = text_of(d, "cpu"),
 		.networks = networks,
 		.files = files,
 	};
-	for (size_t i = 0; g->owner && i < p->in.n_nodes; i++)
-		if (!strcmp(p->in.nodes[i].name, g->owner))
-			p->in.guest.owner_cpu_kind = p->in.nodes[i].cpu_kind;
+	for (size_t i = 0; owner && i < p->in.n_nodes; i++)
+		if (!strcmp(p->in.nodes[i].name, owner))
+			ret->owner_cpu_kind = p->in.nodes[i].cpu_kind;
 }
 
 /* ---- settings ---- */
@@ -303,6 +317,7 @@ static void keep(struct place *p, const json_t *v)
 struct place *place_new(const struct place_facts *f, const struct place_guest *g)
 {
 	struct place *p = xcalloc(1, sizeof(*p));
+	json_t *cpus;
 
 	p->kept = json_array();
 	keep(p, f->nodes);
@@ -312,9 +327,13 @@ struct place *place_new(const struct place_facts *f, const struct place_guest *g
 	keep(p, g->definition);
 	keep(p, g->near);
 	keep(p, g->apart);
-	nodes_read(p, f, text_of(g->definition, "cpu"));
+	cpus = f->cpus ? json_incref((json_t *)f->cpus) : json_pack("[s*]", text_of(g->definition, "cpu"));
+	nodes_read(p, f, cpus);
+	json_decref(cpus);
 	vms_read(p, f);
-	guest_read(p, g);
+	if (g->definition)
+		guest_read(p, g->definition, g->owner, &p->in.guest);
+	p->in.guest.dirty_rate = g->dirty_rate;
 	limits_read(p, f);
 	rules_read(p, f, g);
 	return p;
@@ -329,6 +348,12 @@ void place_free(struct place *p)
 	free(p->owned);
 	json_decref(p->kept);
 	free(p);
+}
+
+void place_guest_read(struct place *p, json_t *definition, const char *owner, struct placement_guest *ret)
+{
+	keep(p, definition);
+	guest_read(p, definition, owner, ret);
 }
 
 const struct placement_input *place_input(const struct place *p)

@@ -25,6 +25,7 @@ struct place_facts {
 	const json_t *vms;        /* state_vm_list() */
 	const json_t *migrations; /* state_migration_list(), those that have not ended */
 	const json_t *settings;   /* state_setting_list() of PLACE_SETTINGS */
+	const json_t *cpus;       /* what guests ask for: texts; NULL: only what the one guest does */
 	const json_t *catalogue;  /* of CPU models (hv/baseline.h); NULL: not known, then what a node names counts */
 	bool (*present)(const void *arg, uint32_t id); /* whether a node is a member now */
 	const void *present_arg;
@@ -33,7 +34,7 @@ struct place_facts {
 
 /* The guest that wants a place. */
 struct place_guest {
-	const json_t *definition; /* complete */
+	const json_t *definition; /* complete; NULL: none, the other guests are what it is about */
 	const char *owner;        /* NULL: a new guest */
 	uint64_t dirty_rate;      /* bytes/s; 0: not known */
 	const json_t *near;       /* names of guests that it must be with, or NULL */
@@ -49,6 +50,9 @@ void place_free(struct place *p);
 
 /* Borrowed until place_free(). */
 const struct placement_input *place_input(const struct place *p);
+
+/* Another guest, by its complete definition, as its owner has it. Borrows texts of both and of @p, which keeps them. */
+void place_guest_read(struct place *p, json_t *definition, const char *owner, struct placement_guest *ret);
 
 /* Index of a node, or -1 with @e (ERR_NOTFOUND). */
 int place_find(const struct place *p, const char *node, size_t *ret, struct err *e);

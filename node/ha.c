@@ -1,0 +1,522 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* High availability at work.
+ *
+ *   state -> ha_input (here) -> ha_plan() (cluster/ha.c, pure) -> vm.place, vm.restart, migration.create -> state
+ *
+ * Only the host that writes the log proposes. It remembers nothing that matters: a plan made twice proposes twice, and
+ * the second is refused by the epoch that both name; so a new manager goes on where the old one stopped. What has been
+ * proposed lately is remembered only to be quiet.
+ *
+ * Reading all guests with their definitions costs; so the state is first asked whether any guest needs anything at all,
+ * which is a look at the lists.
+ */
+#include "node/ha.h"
+
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/uuid.h"
+#include "cluster/ha.h"
+#include "cluster/state.h"
+#include "node/api-int.h"
+#include "node/daemon-int.h"
+#include "node/place.h"
+
+#define ASK_AGAIN (3 * NS_PER_S)
+#define CALM_TICKS 10       /* between two looks at what is not urgent, in seconds */
+#define STARTS_PER_NODE 8   /* at a time; more only make each other slow */
+#define FAILURES_IN_PLACE 2 /* in an hour */
+#define SETTLE_MS 600000
+#define WISH_DEFAULT 1
+#define BEARS_KEPT (5 * NS_PER_S) /* people may ask often */
+
+struct ha_manager {
+	struct daemon *d;
+	json_t *asked; /* guest: until when (clock_now_ns()) its command is given time */
+	unsigned ticks;
+	json_t *bears; /* the last answer, and when it was found (clock_now_ns()) */
+	int64_t bears_ns;
+	int below; /* whether the last warning still stands; -1: not looked yet */
+};
+
+static const char *text_of(const json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+
+	return s ? s : "";
+}
+
+static bool is(const json_t *o, const char *key, const char *value)
+{
+	return !strcmp(text_of(o, key), value);
+}
+
+/* ---- what is known ---- */
+
+/* One reading of the state, and what of it the plan borrows. */
+struct known {
+	struct place_facts facts;
+	json_t *nodes, *vms, *migrations, *settings, *ha, *cpus;
+	struct place *place;
+	struct ha_input in;
+	struct ha_node *ha_nodes;
+	struct ha_guest *guests;
+};
+
+static void known_done(struct known *k)
+{
+	for (size_t i = 0; k->guests && i < k->in.n_guests; i++) {
+		free((void *)k->guests[i].restarts);
+		free((void *)k->guests[i].after);
+	}
+	place_free(k->place);
+	json_decref(k->nodes);
+	json_decref(k->vms);
+	json_decref(k->migrations);
+	json_decref(k->settings);
+	json_decref(k->ha);
+	json_decref(k->cpus);
+	free(k->ha_nodes);
+	free(k->guests);
+}
+
+static bool present(const void *arg, uint32_t id)
+{
+	return replica_member(arg, id);
+}
+
+static enum ha_seen seen_of(const json_t *vm)
+{
+	static const struct {
+		const char *status;
+		enum ha_seen seen;
+	} words[] = {{"", HA_NOTHING}, {"starting", HA_STARTING}, {"stopped", HA_STOPPED}, {"failed", HA_FAILED}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (is(vm, "status", words[i].status))
+			return words[i].seen;
+	return HA_RUNNING;
+}
+
+static const struct ha_restart *restarts_of(const json_t *ha, size_t *ret_n)
+{
+	const json_t *list = json_object_get(ha, "restarts");
+	size_t n = json_array_size(list);
+	struct ha_restart *r = xcalloc(n + 1, sizeof(*r));
+
+	for (size_t i = 0; i < n; i++) {
+		const json_t *o = json_array_get(list, i);
+
+		r[i] = (struct ha_restart){
+			.time_ms = json_integer_value(json_object_get(o, "time")),
+			.kind = is(o, "kind", "host")     ? HA_HOST_DIED
+				: is(o, "kind", "failed") ? HA_NOT_STARTED
+							  : HA_CRASHED,
+			.node = text_of(o, "node"),
+		};
+	}
+	*ret_n = n;
+	return r;
+}
+
+static const struct ha_after *after_of(const json_t *ha, size_t *ret_n)
+{
+	const json_t *list = json_object_get(ha, "after");
+	size_t n = json_array_size(list);
+	struct ha_after *a = xcalloc(n + 1, sizeof(*a));
+
+	for (size_t i = 0; i < n; i++) {
+		const json_t *o = json_array_get(list, i);
+
+		a[i] = (struct ha_after){
+			.vm = text_of(o, "vm"),
+			.until = is(o, "until", "delay")  ? HA_UNTIL_DELAY
+				 : is(o, "until", "port") ? HA_UNTIL_PORT
+							  : HA_UNTIL_RUNNING,
+			.seconds = json_integer_value(json_object_get(o, "seconds")),
+			.address = json_string_value(json_object_get(o, "address")),
+		};
+	}
+	*ret_n = n;
+	return a;
+}
+
+static void guest_known(struct known *k, const json_t *vm, const json_t *ha, struct ha_guest *g)
+{
+	g->wanted = is(vm, "intent", "running");
+	g->restart = is(ha, "mode", "restart");
+	g->failback = is(ha, "failback", "when-idle");
+	g->priority = (int)json_integer_value(json_object_get(ha, "priority"));
+	g->max_restarts = (unsigned)json_integer_value(json_object_get(ha, "max_restarts"));
+	g->home = json_string_value(json_object_get(ha, "home"));
+	g->moving = json_is_string(json_object_get(vm, "migration"));
+	g->seen = seen_of(vm);
+	g->since_ms = json_integer_value(json_object_get(vm, "since"));
+	for (size_t i = 0; i < place_input(k->place)->n_vms; i++)
+		if (!strcmp(place_input(k->place)->vms[i].name, g->place.name))
+			g->to = place_input(k->place)->vms[i].to;
+	g->restarts = restarts_of(ha, &g->n_restarts);
+	g->after = after_of(ha, &g->n_after);
+}
+
+static void nodes_known(struct known *k)
+{
+	const struct placement_input *in = place_input(k->place);
+
+	k->ha_nodes = xcalloc(in->n_nodes + 1, sizeof(*k->ha_nodes));
+	for (size_t i = 0; i < in->n_nodes && i < HA_NODES_MAX; i++) {
+		const json_t *row = json_array_get(k->nodes, i);
+
+		k->ha_nodes[i] = (struct ha_node){
+			.place = in->nodes[i],
+			.life = is(row, "life", "fenced") ? HA_FENCED
+				: is(row, "life", "lost") ? HA_LOST
+							  : HA_UP,
+			.frozen = json_is_true(json_object_get(row, "frozen")),
+			.since_ms = json_integer_value(json_object_get(row, "life_since")),
+		};
+		k->in.n_nodes = i + 1;
+	}
+	k->in.nodes = k->ha_nodes;
+}
+
+/* The definitions of all guests, in the order of k->vms; what is deleted meanwhile cannot be, as this is one reading.
+ */
+static json_t *definitions(struct daemon *d, struct known *k, struct err *e)
+{
+	json_t *list = json_array(), *row;
+	size_t i;
+
+	k->cpus = json_array();
+	json_array_foreach (k->vms, i, row) {
+		json_t *vm = state_vm_get(replica_db(d->replica), text_of(row, "name"), e);
+		json_t *definition = json_object_get(vm, "definition"), *cpu = json_object_get(definition, "cpu"), *c;
+		bool there = !cpu;
+		size_t j;
+
+		if (!vm) {
+			json_decref(list);
+			return NULL;
+		}
+		json_array_append(list, definition);
+		json_array_foreach (k->cpus, j, c)
+			there |= json_equal(c, cpu);
+		if (!there)
+			json_array_append(k->cpus, cpu);
+		json_decref(vm);
+	}
+	return list;
+}
+
+static void make(struct daemon *d, struct known *k, json_t *list)
+{
+	struct place_guest none = {0};
+	const struct placement_input *in;
+	size_t n = json_array_size(k->vms);
+
+	k->facts = (struct place_facts){.nodes = k->nodes,
+					.vms = k->vms,
+					.migrations = k->migrations,
+					.settings = k->settings,
+					.cpus = k->cpus,
+					.catalogue = d->catalogue,
+					.present = present,
+					.present_arg = d->replica,
+					.now_ms = clock_wall_ms()};
+	k->place = place_new(&k->facts, &none);
+	nodes_known(k);
+	k->guests = xcalloc(n + 1, sizeof(*k->guests));
+	for (size_t i = 0; i < n; i++) {
+		const json_t *vm = json_array_get(k->vms, i);
+
+		place_guest_read(k->place, json_array_get(list, i), text_of(vm, "owner"), &k->guests[i].place);
+		guest_known(k, vm, json_array_get(k->ha, i), &k->guests[i]);
+	}
+	in = place_input(k->place);
+	k->in.guests = k->guests;
+	k->in.n_guests = n;
+	k->in.rules = in->rules;
+	k->in.n_rules = in->n_rules;
+	k->in.limits = (struct ha_limits){.place = in->limits,
+					  .starts_per_node = STARTS_PER_NODE,
+					  .in_place = FAILURES_IN_PLACE,
+					  .settle_ms = SETTLE_MS};
+	k->in.now_ms = clock_wall_ms();
+}
+
+/* Everything, as of one moment. Free with known_done(), also on failure. */
+static int known_take(struct daemon *d, struct known *k, struct err *e)
+{
+	struct sqlite3 *db = replica_db(d->replica);
+	bool begin = sqlite3_get_autocommit(db); /* otherwise the caller has */
+	json_t *list = NULL;
+
+	*k = (struct known){0};
+	if (begin)
+		api_read_begin(d);
+	k->nodes = state_node_list(db, e);
+	k->vms = state_vm_list(db, e);
+	k->migrations = state_migration_list(db, true, e);
+	k->settings = state_setting_list(db, PLACE_SETTINGS, e);
+	k->ha = state_ha_list(db, e);
+	if (k->nodes && k->vms && k->migrations && k->settings && k->ha)
+		list = definitions(d, k, e);
+	if (begin)
+		api_read_end(d);
+	if (!list)
+		return -1;
+	make(d, k, list);
+	json_decref(list);
+	return 0;
+}
+
+/* ---- doing ---- */
+
+static void answered(void *arg, const json_t *result, const struct err *e)
+{
+	char *what = arg;
+
+	if (e) /* somebody was faster, or quorum is gone: the next plan sees it */
+		log_info("event=ha-refused what=\"%s\" error=\"%s\"", what, e->text);
+	(void)result;
+	free(what);
+}
+
+static bool asked_lately(const struct ha_manager *m, const char *vm)
+{
+	return clock_now_ns() < json_integer_value(json_object_get(m->asked, vm));
+}
+
+static void ask(struct ha_manager *m, const char *op, const char *vm, json_t *args, const char *why)
+{
+	log_info("event=ha op=%s vm=%s why=\"%s\"", op, vm, why);
+	json_object_set_new(m->asked, vm, json_integer(clock_now_ns() + ASK_AGAIN));
+	daemon_propose(m->d, op, NULL, args, answered, xasprintf("%s %s", op, vm));
+}
+
+/* A reason as commands take it. New reference. */
+static json_t *reason(const char *why)
+{
+	return json_stringn(why, strnlen(why, 255));
+}
+
+/* What to call the failure: whether it was the guest's own fault decides how long it is left alone. */
+static const char *kind_of(const json_t *vm)
+{
+	const char *note = text_of(vm, "note");
+
+	return strstr(note, "while this host or its daemon was away") ? "host"
+	       : strstr(note, "QEMU")                                 ? "crash"
+								      : "failed";
+}
+
+static void act(struct ha_manager *m, const struct known *k, const struct ha_action *a)
+{
+	const json_t *vm = json_array_get(k->vms, a->guest);
+	const char *name = text_of(vm, "name");
+	json_t *epoch = json_object_get(vm, "epoch");
+	char id[37];
+
+	if (asked_lately(m, name))
+		return;
+	if (a->act == HA_PLACE) {
+		bool fenced = false;
+
+		for (size_t i = 0; i < k->in.n_nodes; i++)
+			fenced |= is(vm, "owner", k->in.nodes[i].place.name) && k->in.nodes[i].life == HA_FENCED;
+		ask(m, "vm.place", name,
+		    json_pack("{s:s, s:s, s:O, s:b, s:o}", "name", name, "node", k->in.nodes[a->node].place.name,
+			      "epoch", epoch, "fenced", fenced, "reason", reason(a->why)),
+		    a->why);
+	} else if (a->act == HA_RESTART) {
+		ask(m, "vm.restart", name,
+		    json_pack("{s:s, s:O, s:s, s:o}", "name", name, "epoch", epoch, "kind", kind_of(vm), "reason",
+			      reason(a->why)),
+		    a->why);
+	} else if (a->act == HA_FAILBACK) {
+		uuid_random(id);
+		ask(m, "migration.create", name,
+		    json_pack("{s:s, s:s, s:s, s:{}}", "id", id, "vm", name, "to", k->in.nodes[a->node].place.name,
+			      "options"),
+		    a->why);
+	}
+}
+
+/* Is there a guest that shall run, and is down, or on a host that is not up? */
+static bool is_needed(struct daemon *d)
+{
+	struct sqlite3 *db = replica_db(d->replica);
+	json_t *nodes = state_node_list(db, NULL), *vms = state_vm_list(db, NULL), *vm, *node;
+	bool needed = false;
+	size_t i, j;
+
+	json_array_foreach (vms, i, vm) {
+		if (!is(vm, "intent", "running"))
+			continue;
+		needed |= is(vm, "status", "failed");
+		json_array_foreach (nodes, j, node)
+			needed |= json_equal(json_object_get(node, "name"), json_object_get(vm, "owner")) &&
+				  !is(node, "life", "up");
+	}
+	json_decref(nodes);
+	json_decref(vms);
+	return needed;
+}
+
+static void plan_and_act(struct ha_manager *m)
+{
+	struct err e = ERR_INIT;
+	struct ha_plan plan;
+	struct known k;
+
+	if (known_take(m->d, &k, &e) < 0) {
+		log_error("event=ha error=\"%s\"", e.text);
+	} else {
+		ha_plan(&k.in, &plan);
+		for (size_t i = 0; i < plan.n; i++)
+			act(m, &k, &plan.actions[i]);
+		ha_plan_done(&plan);
+	}
+	known_done(&k);
+}
+
+static bool leads(const struct ha_manager *m)
+{
+	return m->d->replica && replica_synced(m->d->replica) && replica_leads(m->d->replica);
+}
+
+void ha_manager_look(struct ha_manager *m)
+{
+	if (leads(m) && is_needed(m->d))
+		plan_and_act(m);
+}
+
+/* ---- how many hosts may die ---- */
+
+static unsigned wish(struct daemon *d)
+{
+	json_t *s = state_setting_get(replica_db(d->replica), STATE_SETTING_HA_WISH, NULL);
+	const json_t *v = json_object_get(s, "value");
+	unsigned n = json_is_integer(v) ? (unsigned)json_integer_value(v) : WISH_DEFAULT;
+
+	json_decref(s);
+	return n;
+}
+
+static void bears_judge(struct ha_manager *m)
+{
+	unsigned want = wish(m->d);
+	struct err e = ERR_INIT;
+	struct ha_bears b;
+	struct known k;
+
+	if (known_take(m->d, &k, &e) == 0 && k.in.n_nodes > 1 && k.in.n_guests) {
+		ha_bears(&k.in, want, &b);
+		if (b.bears < want && m->below != 1)
+			log_warning("event=ha-bears bears=%u wish=%u text=\"%s\"", b.bears, want, b.why ? b.why : "");
+		else if (b.bears >= want && m->below == 1)
+			log_info("event=ha-bears bears=%u wish=%u", b.bears, want);
+		m->below = b.bears < want;
+		ha_bears_done(&b);
+	}
+	known_done(&k);
+}
+
+void ha_manager_tick(struct ha_manager *m)
+{
+	const char *vm;
+	json_t *v;
+	void *next;
+
+	json_object_foreach_safe(m->asked, next, vm, v) if (!asked_lately(m, vm)) json_object_del(m->asked, vm);
+	if (!leads(m)) {
+		m->below = -1;
+		return;
+	}
+	if (++m->ticks % CALM_TICKS == 0) {
+		plan_and_act(m);
+		bears_judge(m);
+	} else {
+		ha_manager_look(m);
+	}
+}
+
+/* ---- telling ---- */
+
+json_t *ha_manager_json(struct ha_manager *m, struct err *e)
+{
+	struct ha_plan plan;
+	struct ha_bears b;
+	struct known k;
+	json_t *ret = NULL;
+
+	if (known_take(m->d, &k, e) == 0) {
+		ha_plan(&k.in, &plan);
+		ha_bears(&k.in, 0, &b);
+		ret = json_pack("{s:o, s:o, s:i}", "plan", ha_plan_json(&k.in, &plan), "bears",
+				ha_bears_json(&k.in, &b), "wish", (int)wish(m->d));
+		ha_plan_done(&plan);
+		ha_bears_done(&b);
+	}
+	known_done(&k);
+	return ret;
+}
+
+json_t *ha_manager_bears(struct ha_manager *m)
+{
+	json_t *all;
+
+	if (!m->bears || clock_now_ns() >= m->bears_ns + BEARS_KEPT) {
+		all = ha_manager_json(m, NULL);
+		json_decref(m->bears);
+		m->bears = json_incref(json_object_get(all, "bears"));
+		if (m->bears)
+			json_object_set(m->bears, "wish", json_object_get(all, "wish"));
+		m->bears_ns = clock_now_ns();
+		json_decref(all);
+	}
+	return json_incref(m->bears);
+}
+
+char *ha_manager_waits(struct ha_manager *m, const char *vm)
+{
+	struct ha_plan plan;
+	struct known k;
+	char *why = NULL;
+
+	if (is_needed(m->d) && known_take(m->d, &k, NULL) == 0) {
+		ha_plan(&k.in, &plan);
+		for (size_t i = 0; i < plan.n && !why; i++)
+			if (plan.actions[i].act == HA_WAIT &&
+			    is(json_array_get(k.vms, plan.actions[i].guest), "name", vm))
+				why = xstrdup(plan.actions[i].why);
+		ha_plan_done(&plan);
+		known_done(&k);
+	}
+	return why;
+}
+
+/* ---- life ---- */
+
+struct ha_manager *ha_manager_new(struct daemon *d)
+{
+	struct ha_manager *m = xcalloc(1, sizeof(*m));
+
+	m->d = d;
+	m->asked = json_object();
+	m->below = -1;
+	return m;
+}
+
+void ha_manager_free(struct ha_manager *m)
+{
+	if (!m)
+		return;
+	json_decref(m->asked);
+	json_decref(m->bears);
+	free(m);
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* High availability at work: the leading daemon does what the plan of cluster/ha.h says. */
+#ifndef GODWIT_NODE_HA_H
+#define GODWIT_NODE_HA_H
+
+#include <jansson.h>
+
+#include "base/err.h"
+
+struct daemon;
+
+/* Loop thread, all of them. */
+struct ha_manager;
+
+struct ha_manager *ha_manager_new(struct daemon *d);
+void ha_manager_free(struct ha_manager *m);
+
+/* The state has changed: on the leading host, propose what the plan says. */
+void ha_manager_look(struct ha_manager *m);
+
+/* Once a second: what waits for a time, guests that go back home, whether the cluster bears what it shall. */
+void ha_manager_tick(struct ha_manager *m);
+
+/* {"plan": ha_plan_json(), "bears": ha_bears_json(), "wish"} by what this host knows. New reference; NULL with @e. */
+json_t *ha_manager_json(struct ha_manager *m, struct err *e);
+
+/* {ha_bears_json(), "wish"}, at most seconds old. New reference; NULL when the state cannot be read. */
+json_t *ha_manager_bears(struct ha_manager *m);
+
+/* Why guest @vm is not started again yet; NULL: it waits for nothing. Caller frees. */
+char *ha_manager_waits(struct ha_manager *m, const char *vm);
+
+#endif
