@@ -18,6 +18,9 @@ static const struct view_column node_view[] = {
 	{"addresses", "addresses", VIEW_LIST},
 	{"online", "online", VIEW_TEXT},
 	{"state", "state", VIEW_TEXT},
+	{"life", "life", VIEW_TEXT},
+	{"put aside", "aside", VIEW_TEXT},
+	{"frozen", "frozen", VIEW_TEXT},
 	{"cpus", "cpus", VIEW_TEXT},
 	{"memory", "memory", VIEW_BYTES},
 	{"memory free", "memory_free", VIEW_BYTES},
@@ -28,6 +31,11 @@ static const struct view_column node_view[] = {
 	{"certificate", "fingerprint", VIEW_TEXT},
 	{"report", "report", VIEW_JSON},
 	{NULL, NULL, VIEW_TEXT},
+};
+
+static const struct view_column fenced_view[] = {
+	{"name", "node", VIEW_TEXT},           {"result", "result", VIEW_TEXT},      {"by level", "level", VIEW_TEXT},
+	{"on again", "powered_on", VIEW_TEXT}, {"what was said", "text", VIEW_TEXT}, {NULL, NULL, VIEW_TEXT},
 };
 
 #define OPERAND_NODE                                                                                                   \
@@ -62,6 +70,25 @@ const struct cli_group node_group = {
 		 .method = "DELETE",
 		 .path = "/v1/nodes/{NAME}",
 		 .done = "removed"},
+		{.verb = "fence",
+		 .operands = (const struct cli_param[]){OPERAND_NODE, {0}},
+		 .options = (const struct cli_param[]){{.name = "action",
+							.value = "ACTION",
+							.kind = CLI_CHOICE,
+							.words = "off|on|reboot",
+							.field = "action",
+							.help = "off (and put aside), on, or reboot (the default)"},
+						       {0}},
+		 .summary = "Switch the power of a host by its fence devices",
+		 .method = "POST",
+		 .path = "/v1/nodes/{NAME}/fence",
+		 .view = fenced_view},
+		{.verb = "activate",
+		 .operands = (const struct cli_param[]){OPERAND_NODE, {0}},
+		 .summary = "Take back a host that was put aside",
+		 .method = "POST",
+		 .path = "/v1/nodes/{NAME}/activate",
+		 .done = "is used again"},
 		{.verb = "confirm-dead",
 		 .operands = (const struct cli_param[]){OPERAND_NODE, {0}},
 		 .options =

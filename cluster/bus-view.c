@@ -34,6 +34,9 @@ enum bus_view_verdict bus_view_make(const struct bus_group *g, const struct bus_
 		if (contains(q->members, q->n, g->members[i]) && contains(nodes->ids, nodes->n, g->members[i]) &&
 		    !contains(v.members, v.n, g->members[i]))
 			v.members[v.n++] = g->members[i];
+	for (size_t i = 0; i < q->n; i++)
+		if (contains(nodes->ids, nodes->n, q->members[i]))
+			v.reached[v.n_reached++] = q->members[i];
 	qsort(v.members, v.n, sizeof(v.members[0]), ascending);
 	memcpy(v.configured, nodes->ids, nodes->n * sizeof(nodes->ids[0]));
 	qsort(v.configured, nodes->n, sizeof(v.configured[0]), ascending);

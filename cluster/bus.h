@@ -43,6 +43,8 @@ struct bus_view {
 	unsigned needed;                    /* hosts that are a majority of the configured */
 	unsigned expected;                  /* hosts configured, each with one vote */
 	uint32_t configured[BUS_NODES_MAX]; /* their ids, ascending */
+	uint32_t reached[BUS_NODES_MAX];    /* of those, whose host answers, whether its member does or not; no order */
+	size_t n_reached;
 };
 
 /* Called out of bus_dispatch() only. */

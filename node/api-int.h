@@ -33,7 +33,7 @@ struct api_handler {
 
 /* Tables end with {0}. */
 extern const struct api_handler api_read_handlers[], api_write_handlers[], api_vm_handlers[], api_console_handlers[],
-	api_forecast_handlers[], api_fence_handlers[], api_ha_handlers[];
+	api_forecast_handlers[], api_fence_handlers[], api_ha_handlers[], api_power_handlers[];
 
 /* ---- writing ---- */
 

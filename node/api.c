@@ -549,7 +549,7 @@ void api_bind(struct daemon *d)
 {
 	static const struct api_handler *const tables[] = {
 		api_read_handlers,     api_write_handlers, api_vm_handlers, api_console_handlers,
-		api_forecast_handlers, api_fence_handlers, api_ha_handlers};
+		api_forecast_handlers, api_fence_handlers, api_ha_handlers, api_power_handlers};
 	struct api *a = xcalloc(1, sizeof(*a));
 	size_t n = 0;
 

@@ -309,6 +309,7 @@ void daemon_look(void *arg)
 	moves_look(d->moves);
 	host_lease_look(d->lease);
 	look_guests(d);
+	fencing_look(d->fencing);
 	ha_manager_look(d->ha);
 }
 

@@ -396,6 +396,7 @@ static void tick(void *arg)
 	api_tick(d);
 	moves_tick(d->moves);
 	host_lease_look(d->lease);
+	fencing_look(d->fencing);
 	ha_manager_tick(d->ha);
 	if (replica_synced(d->replica))
 		daemon_look_untold(d);
@@ -631,6 +632,7 @@ static int start_member(struct daemon *d, struct err *e)
 		return -1;
 	d->lease = host_lease_new(d);
 	d->ha = ha_manager_new(d);
+	d->fencing = fencing_new(d);
 	if (start_replica(d, e) < 0)
 		return -1;
 	daemon_look_agent(d); /* before its first look: our own guests are not foreign to it */
@@ -678,6 +680,7 @@ static void stop(struct daemon *d)
 	http_feed_free(d->feed);
 	moves_free(d->moves);
 	host_lease_free(d->lease);
+	fencing_free(d->fencing);
 	ha_manager_free(d->ha);
 	agent_free(d->agent);
 	ring_free(d->ring);

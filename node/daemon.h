@@ -12,6 +12,7 @@
 #include "cluster/replica.h"
 #include "hv/accel.h"
 #include "node/agent.h"
+#include "node/fencing.h"
 #include "node/ha.h"
 #include "node/host-lease.h"
 #include "node/http.h"
@@ -52,6 +53,7 @@ struct daemon {
 	struct agent *agent;
 	struct host_lease *lease;
 	struct ha_manager *ha;
+	struct fencing *fencing;
 	struct mover *mover;
 	struct ring *ring;
 	struct moves *moves;

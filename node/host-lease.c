@@ -49,6 +49,8 @@ struct host_lease {
 	struct lease *lease;
 	struct bus_view view;
 	bool viewed;
+	uint32_t seen[BUS_NODES_MAX]; /* ids of members, in the views since the start */
+	size_t n_seen;
 	int64_t start_ns; /* of this lease object: what was granted before ends by then and a lease */
 
 	bool held, told_unguarded;
@@ -134,7 +136,7 @@ static void end_guests(struct host_lease *h, int64_t now)
 	}
 	if (!h->ending_ns) {
 		h->ending_ns = now;
-		log_error("event=guests-end text=\"%s\"",
+		log_warning("event=guests-end text=\"%s\"",
 			  h->fenced
 				  ? "this host was confirmed dead: what it still runs may run elsewhere, and is killed"
 				  : "the lease of this host is over, and no godwit-watchdog ends its guests: godwitd "
@@ -418,6 +420,9 @@ void host_lease_view(struct host_lease *h, const struct bus_view *v)
 {
 	h->view = *v;
 	h->viewed = true;
+	for (size_t i = 0; i < v->n; i++)
+		if (!host_lease_seen(h, v->members[i]) && h->n_seen < BUS_NODES_MAX)
+			h->seen[h->n_seen++] = v->members[i];
 	if (!h->lease)
 		look_ring(h);
 	lease_view(h->lease, clock_boot_ns(), v);
@@ -564,6 +569,37 @@ int64_t host_lease_dead_at(const struct host_lease *h, uint32_t node, const json
 	struct timing t;
 
 	return h->lease && timing_of(h, said, &t) ? lease_dead_at(h->lease, node, &t) : -1;
+}
+
+int64_t host_lease_gone_since(const struct host_lease *h, uint32_t node)
+{
+	return h->lease ? lease_gone_since(h->lease, node) : clock_boot_ns();
+}
+
+bool host_lease_reaches(const struct host_lease *h, uint32_t node)
+{
+	for (size_t i = 0; i < h->view.n_reached; i++)
+		if (h->view.reached[i] == node)
+			return true;
+	return false;
+}
+
+bool host_lease_seen(const struct host_lease *h, uint32_t node)
+{
+	for (size_t i = 0; i < h->n_seen; i++)
+		if (h->seen[i] == node)
+			return true;
+	return false;
+}
+
+bool host_lease_all_here(const struct host_lease *h)
+{
+	return h->view.n == h->view.expected;
+}
+
+unsigned host_lease_spare(const struct host_lease *h)
+{
+	return h->view.n > h->view.needed ? (unsigned)(h->view.n - h->view.needed) : 0;
 }
 
 const struct timing *host_lease_timing(const struct host_lease *h)

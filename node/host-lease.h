@@ -52,6 +52,14 @@ json_t *host_lease_report(const struct host_lease *h);
 int64_t host_lease_dead_upto(const struct host_lease *h, uint32_t node, const json_t *said);
 int64_t host_lease_dead_at(const struct host_lease *h, uint32_t node, const json_t *said);
 
+/* Since when @node is no member (clock_boot_ns()), -1: it is one; whether its host answers all the same; whether all
+ * are members; how many may leave without an end of quorum here. By the last view. */
+int64_t host_lease_gone_since(const struct host_lease *h, uint32_t node);
+bool host_lease_reaches(const struct host_lease *h, uint32_t node);
+bool host_lease_seen(const struct host_lease *h, uint32_t node); /* it has been a member since this daemon started */
+bool host_lease_all_here(const struct host_lease *h);
+unsigned host_lease_spare(const struct host_lease *h);
+
 /* The times that this host goes by. Borrowed. */
 const struct timing *host_lease_timing(const struct host_lease *h);
 

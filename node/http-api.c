@@ -56,6 +56,10 @@ const struct http_route http_api_routes[] = {
 	{"DELETE", "/v1/nodes/{name}", "node_remove", ADMIN, false, JSON, 200, NULL, "Result",
 	 "Take a host without guests out of the cluster", QUERIES({"force", "boolean", "even at the cost of quorum"})},
 
+	{"POST", "/v1/nodes/{name}/fence", "node_fence", ADMIN, false, JSON, 200, "NodeFence", "NodeFenced",
+	 "Switch a host off, on, or off and on again, by its fence devices; answers when it is proved", NULL},
+	{"POST", "/v1/nodes/{name}/activate", "node_activate", ADMIN, false, JSON, 200, "Empty", "Result",
+	 "Take back a host that was put aside", NULL},
 	{"POST", "/v1/nodes/{name}/confirm-dead", "node_confirm_dead", ADMIN, false, JSON, 200, "ConfirmDead", "Result",
 	 "A person's word that a host is off: its guests are started elsewhere; if it runs all the same, they run "
 	 "twice",
