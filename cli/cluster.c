@@ -33,6 +33,14 @@ static const struct view_column status_view[] = {
 	{NULL, NULL, VIEW_TEXT},
 };
 
+static const struct view_column ha_view[] = {
+	{"host failures it bears", "bears.bears", VIEW_TEXT},
+	{"it shall bear", "wish", VIEW_TEXT},
+	{"one more is too many", "bears.why", VIEW_TEXT},
+	{"to be done", "plan", VIEW_JSON},
+	{NULL, NULL, VIEW_TEXT},
+};
+
 /* ---- init and join ---- */
 
 /* The first label of the host's name, as a node's name. */
@@ -217,6 +225,11 @@ const struct cli_group cluster_group = {
 		 .method = "GET",
 		 .path = "/v1/cluster",
 		 .view = status_view},
+		{.verb = "ha",
+		 .summary = "Show what is started again, what waits and why, and how many hosts may die",
+		 .method = "GET",
+		 .path = "/v1/ha",
+		 .view = ha_view},
 		{.verb = "token",
 		 .options = (const struct cli_param[]){{.name = "ttl",
 							.value = "TIME",

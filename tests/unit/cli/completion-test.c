@@ -85,7 +85,7 @@ static void check_offers(const struct shell *sh)
 		 "audit baseline cluster completion events fence migration network node setting task user vm"},
 		{"godwit n", "network node"},
 		{"godwit vm st", "start stop"},
-		{"godwit cluster ", "init join status token"},
+		{"godwit cluster ", "ha init join status token"},
 		{"godwit vm start ", "db1 web1 web2"},
 		{"godwit vm start we", "web1 web2"},
 		{"godwit vm start web1 ", ""},
