@@ -25,6 +25,7 @@
 #include "node/api-int.h"
 #include "node/daemon-int.h"
 #include "node/place.h"
+#include "node/ports.h"
 
 #define ASK_AGAIN (3 * NS_PER_S)
 #define CALM_TICKS 10       /* between two looks at what is not urgent, in seconds */
@@ -36,6 +37,7 @@
 
 struct ha_manager {
 	struct daemon *d;
+	struct ports *ports;
 	json_t *asked; /* guest: until when (clock_now_ns()) its command is given time */
 	unsigned ticks;
 	json_t *bears; /* the last answer, and when it was found (clock_now_ns()) */
@@ -123,7 +125,7 @@ static const struct ha_restart *restarts_of(const json_t *ha, size_t *ret_n)
 	return r;
 }
 
-static const struct ha_after *after_of(const json_t *ha, size_t *ret_n)
+static const struct ha_after *after_of(struct ports *ports, const json_t *ha, bool waits, size_t *ret_n)
 {
 	const json_t *list = json_object_get(ha, "after");
 	size_t n = json_array_size(list);
@@ -141,11 +143,15 @@ static const struct ha_after *after_of(const json_t *ha, size_t *ret_n)
 			.address = json_string_value(json_object_get(o, "address")),
 		};
 	}
+	/* Only for whoever waits; the others start no connections to anything. */
+	for (size_t i = 0; waits && i < n; i++)
+		if (a[i].until == HA_UNTIL_PORT && a[i].address)
+			a[i].answers = ports_answers(ports, a[i].address);
 	*ret_n = n;
 	return a;
 }
 
-static void guest_known(struct known *k, const json_t *vm, const json_t *ha, struct ha_guest *g)
+static void guest_known(struct ports *ports, struct known *k, const json_t *vm, const json_t *ha, struct ha_guest *g)
 {
 	g->wanted = is(vm, "intent", "running");
 	g->restart = is(ha, "mode", "restart");
@@ -160,7 +166,7 @@ static void guest_known(struct known *k, const json_t *vm, const json_t *ha, str
 		if (!strcmp(place_input(k->place)->vms[i].name, g->place.name))
 			g->to = place_input(k->place)->vms[i].to;
 	g->restarts = restarts_of(ha, &g->n_restarts);
-	g->after = after_of(ha, &g->n_after);
+	g->after = after_of(ports, ha, g->wanted && g->seen != HA_RUNNING, &g->n_after);
 }
 
 static void nodes_known(struct known *k)
@@ -212,7 +218,7 @@ static json_t *definitions(struct daemon *d, struct known *k, struct err *e)
 	return list;
 }
 
-static void make(struct daemon *d, struct known *k, json_t *list)
+static void make(struct daemon *d, struct ports *ports, struct known *k, json_t *list)
 {
 	struct place_guest none = {0};
 	const struct placement_input *in;
@@ -234,7 +240,7 @@ static void make(struct daemon *d, struct known *k, json_t *list)
 		const json_t *vm = json_array_get(k->vms, i);
 
 		place_guest_read(k->place, json_array_get(list, i), text_of(vm, "owner"), &k->guests[i].place);
-		guest_known(k, vm, json_array_get(k->ha, i), &k->guests[i]);
+		guest_known(ports, k, vm, json_array_get(k->ha, i), &k->guests[i]);
 	}
 	in = place_input(k->place);
 	k->in.guests = k->guests;
@@ -249,8 +255,9 @@ static void make(struct daemon *d, struct known *k, json_t *list)
 }
 
 /* Everything, as of one moment. Free with known_done(), also on failure. */
-static int known_take(struct daemon *d, struct known *k, struct err *e)
+static int known_take(struct ha_manager *m, struct known *k, struct err *e)
 {
+	struct daemon *d = m->d;
 	struct sqlite3 *db = replica_db(d->replica);
 	bool begin = sqlite3_get_autocommit(db); /* otherwise the caller has */
 	json_t *list = NULL;
@@ -269,7 +276,7 @@ static int known_take(struct daemon *d, struct known *k, struct err *e)
 		api_read_end(d);
 	if (!list)
 		return -1;
-	make(d, k, list);
+	make(d, m->ports, k, list);
 	json_decref(list);
 	return 0;
 }
@@ -373,7 +380,7 @@ static void plan_and_act(struct ha_manager *m)
 	struct ha_plan plan;
 	struct known k;
 
-	if (known_take(m->d, &k, &e) < 0) {
+	if (known_take(m, &k, &e) < 0) {
 		log_error("event=ha error=\"%s\"", e.text);
 	} else {
 		ha_plan(&k.in, &plan);
@@ -414,7 +421,7 @@ static void bears_judge(struct ha_manager *m)
 	struct ha_bears b;
 	struct known k;
 
-	if (known_take(m->d, &k, &e) == 0 && k.in.n_nodes > 1 && k.in.n_guests) {
+	if (known_take(m, &k, &e) == 0 && k.in.n_nodes > 1 && k.in.n_guests) {
 		ha_bears(&k.in, want, &b);
 		if (b.bears < want && m->below != 1)
 			log_warning("event=ha-bears bears=%u wish=%u text=\"%s\"", b.bears, want, b.why ? b.why : "");
@@ -454,7 +461,7 @@ json_t *ha_manager_json(struct ha_manager *m, struct err *e)
 	struct known k;
 	json_t *ret = NULL;
 
-	if (known_take(m->d, &k, e) == 0) {
+	if (known_take(m, &k, e) == 0) {
 		ha_plan(&k.in, &plan);
 		ha_bears(&k.in, 0, &b);
 		ret = json_pack("{s:o, s:o, s:i}", "plan", ha_plan_json(&k.in, &plan), "bears",
@@ -488,7 +495,7 @@ char *ha_manager_waits(struct ha_manager *m, const char *vm)
 	struct known k;
 	char *why = NULL;
 
-	if (is_needed(m->d) && known_take(m->d, &k, NULL) == 0) {
+	if (is_needed(m->d) && known_take(m, &k, NULL) == 0) {
 		ha_plan(&k.in, &plan);
 		for (size_t i = 0; i < plan.n && !why; i++)
 			if (plan.actions[i].act == HA_WAIT &&
@@ -507,6 +514,7 @@ struct ha_manager *ha_manager_new(struct daemon *d)
 	struct ha_manager *m = xcalloc(1, sizeof(*m));
 
 	m->d = d;
+	m->ports = ports_new(d->loop);
 	m->asked = json_object();
 	m->below = -1;
 	return m;
@@ -516,6 +524,7 @@ void ha_manager_free(struct ha_manager *m)
 {
 	if (!m)
 		return;
+	ports_free(m->ports);
 	json_decref(m->asked);
 	json_decref(m->bears);
 	free(m);
