@@ -11,10 +11,10 @@
 struct ports;
 
 struct ports *ports_new(struct loop *loop);
-void ports_free(struct ports *p);
+void ports_free(struct ports *all);
 
 /* Has @address ("10.0.0.5:80", "[fd00::5]:80", "db.example:80") accepted a connection at the last try? The first
  * question begins to try, every second for as long as somebody asks; false until an answer is there. */
-bool ports_answers(struct ports *p, const char *address);
+bool ports_answers(struct ports *all, const char *address);
 
 #endif

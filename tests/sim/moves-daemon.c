@@ -21,9 +21,9 @@ json_t *msim_command(const struct host *h, const char *op, json_t *args)
 	char id[40];
 
 	snprintf(id, sizeof(id), "30000000-0000-4000-8000-%012llx", (unsigned long long)++number & 0xffffffffffffULL);
-	return json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:o}", "op", op, "v", 1, "id", id, "time",
-			 (json_int_t)(1700000000000 + msim->now / NS_PER_MS), "by", h->d.identity.node, "from", "local",
-			 "args", args);
+	return json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:o}", "op", op, "v", (int)state_command_version(op, args),
+			 "id", id, "time", (json_int_t)(1700000000000 + msim->now / NS_PER_MS), "by",
+			 h->d.identity.node, "from", "local", "args", args);
 }
 
 void daemon_propose(struct daemon *d, const char *op, const char *id, json_t *args, replica_done_fn *done, void *arg)
@@ -52,13 +52,18 @@ static enum agent_intent intent_of(const struct host *h, const json_t *vm)
 static void look(struct event *ev)
 {
 	struct host *h = ev->h;
+	const char *status;
 	json_t *vm;
 
 	h->look_due = false;
 	moves_look(h->d.moves);
 	vm = state_vm_get(h->db, "web", NULL);
-	h->want = (struct agent_want){
-		.uuid = "u", .epoch = json_integer_value(json_object_get(vm, "epoch")), .intent = intent_of(h, vm)};
+	status = json_string_value(json_object_get(vm, "status"));
+	h->want =
+		(struct agent_want){.uuid = "u",
+				    .epoch = json_integer_value(json_object_get(vm, "epoch")),
+				    .intent = intent_of(h, vm),
+				    .ran = status && strcmp(status, "stopped") != 0 && strcmp(status, "starting") != 0};
 	h->known = vm != NULL;
 	json_decref(vm);
 	msim_agent_soon(h);
@@ -72,6 +77,28 @@ void msim_look_soon(struct host *h)
 	msim_at(NS_PER_MS, look, h, true, 0, NULL);
 }
 
+static void restarted(void *arg, const json_t *result, const struct err *e)
+{
+	(void)arg;
+	(void)result;
+	(void)e; /* the next tick looks again */
+}
+
+/* The manager's part of HA: what failed where it is starts there again, under a new epoch. */
+static void manage(struct host *h)
+{
+	json_t *vm = state_vm_get(h->db, "web", NULL);
+	const char *status = json_string_value(json_object_get(vm, "status"));
+
+	if (replica_leads(h->d.replica) && status && !strcmp(status, "failed") &&
+	    !json_is_string(json_object_get(vm, "migration")))
+		daemon_propose(&h->d, "vm.restart", NULL,
+			       json_pack("{s:s, s:O, s:s}", "name", "web", "epoch", json_object_get(vm, "epoch"),
+					 "kind", "crash"),
+			       restarted, h);
+	json_decref(vm);
+}
+
 static void tick(struct event *ev)
 {
 	bool synced = replica_synced(ev->h->d.replica);
@@ -83,15 +110,18 @@ static void tick(struct event *ev)
 	}
 	msim_mover_look(ev->h);
 	moves_tick(ev->h->d.moves);
+	manage(ev->h);
 	msim_at(TICK, tick, ev->h, true, 0, NULL);
 }
 
 /* ---- the agent ---- */
 
-static const char *status_of(const struct qemu *q)
+static const char *status_of(const struct host *h)
 {
+	const struct qemu *q = &h->qemu;
+
 	if (!q->exists)
-		return "stopped";
+		return h->want.ran ? "failed" : "stopped";
 	return q->status == VM_STATUS_RUNNING    ? "running"
 	       : q->status == VM_STATUS_GONE     ? "failed"
 	       : q->status == VM_STATUS_INCOMING ? "starting"
@@ -109,7 +139,7 @@ static void observed(void *arg, const json_t *result, const struct err *e)
 
 static void tell(struct host *h)
 {
-	const char *status = status_of(&h->qemu);
+	const char *status = status_of(h);
 
 	if (h->want.intent != AGENT_RUNNING || (h->told == status && h->told_epoch == h->want.epoch) ||
 	    !replica_synced(h->d.replica) || (h->qemu.exists && h->qemu.epoch != h->want.epoch))
@@ -145,7 +175,7 @@ static void agent_look(struct event *ev)
 
 	if (!h->known || h->acting)
 		return;
-	a = agent_plan(CLUSTER, &h->want, h->qemu.exists ? &have : NULL, msim->now);
+	a = agent_plan(CLUSTER, &h->want, h->qemu.exists ? &have : NULL);
 	tell(h);
 	if (a.act != AGENT_START && a.act != AGENT_KILL)
 		return;
