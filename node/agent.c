@@ -371,7 +371,7 @@ size_t agent_memory(const struct agent *a, struct facts_guest *ret, size_t room)
 static void tell(struct agent *a, struct guest *g, const struct agent_action *action)
 {
 	bool foreign = action->act == AGENT_REFUSE;
-	bool gone = !g->here || g->have.status == VM_STATUS_GONE;
+	bool gone = !g->here || g->have.status == VM_STATUS_GONE, same;
 	/* It shall run, does not, and nothing is started here: the manager's turn. */
 	bool failed = g->want.intent == AGENT_RUNNING && action->act == AGENT_REPORT && gone;
 	struct agent_status s = {
@@ -392,8 +392,9 @@ static void tell(struct agent *a, struct guest *g, const struct agent_action *ac
 		s.note = g->failure;
 	if (!g->here && g->want.intent == AGENT_ELSEWHERE)
 		return;
-	if (g->told && s.status == g->told_status && s.pid == g->told_pid && s.epoch == g->told_epoch &&
-	    s.as_of == g->told_as_of && strcmp(s.note ? s.note : "", g->told_note) == 0)
+	same = g->told_note && s.status == g->told_status && s.pid == g->told_pid && s.epoch == g->told_epoch &&
+	       s.as_of == g->told_as_of && strcmp(s.note ? s.note : "", g->told_note) == 0;
+	if (g->told && same)
 		return;
 	g->told = true;
 	g->told_status = s.status;
@@ -402,8 +403,9 @@ static void tell(struct agent *a, struct guest *g, const struct agent_action *ac
 	g->told_as_of = s.as_of;
 	free(g->told_note);
 	g->told_note = xstrdup(s.note ? s.note : "");
-	log_info("event=vm_status name=%s uuid=%s epoch=%" PRId64 " status=%s pid=%d note=\"%s\"", s.name, s.uuid,
-		 s.epoch, s.status, (int)s.pid, s.note ? s.note : "");
+	if (!same)
+		log_info("event=vm_status name=%s uuid=%s epoch=%" PRId64 " status=%s pid=%d note=\"%s\"", s.name,
+			 s.uuid, s.epoch, s.status, (int)s.pid, s.note ? s.note : "");
 	a->calls.status(a->arg, &s);
 }
 

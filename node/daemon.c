@@ -340,6 +340,16 @@ void daemon_report(void *arg)
 	daemon_propose(d, "node.report", NULL, facts, reported, d);
 }
 
+/* Guests too are told again, where the state has them otherwise: of two reports on their way the older one may have
+ * come last, and the manager goes by what the state says. */
+static void on_report(void *arg)
+{
+	struct daemon *d = arg;
+
+	daemon_report(d);
+	agent_tell_all(d->agent);
+}
+
 /* The CPU of this host: QEMU is asked in a thread, it takes a fifth of a second. */
 struct probe {
 	struct daemon *d;
@@ -637,7 +647,7 @@ static int start_member(struct daemon *d, struct err *e)
 		return -1;
 	daemon_look_agent(d); /* before its first look: our own guests are not foreign to it */
 	probe(d);
-	p->report = loop_timer_add(d->loop, REPORT_EVERY, REPORT_EVERY, daemon_report, d);
+	p->report = loop_timer_add(d->loop, REPORT_EVERY, REPORT_EVERY, on_report, d);
 	p->renew = loop_timer_add(d->loop, 60 * NS_PER_S, RENEW_EVERY, on_renew, d);
 	return 0;
 }

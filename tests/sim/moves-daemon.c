@@ -192,8 +192,20 @@ void msim_agent_soon(struct host *h)
 		msim_at(20 * NS_PER_MS, agent_look, h, true, 0, NULL);
 }
 
+/* As the daemon's report does: what the state has otherwise is told again. Reports may overtake each other. */
+static void tell_again(struct host *h)
+{
+	json_t *vm = state_vm_get(h->db, "web", NULL);
+	const char *status = json_string_value(json_object_get(vm, "status"));
+
+	if (h->told && (!status || strcmp(status, h->told) != 0))
+		h->told = NULL;
+	json_decref(vm);
+}
+
 static void agent_interval(struct event *ev)
 {
+	tell_again(ev->h);
 	agent_look(ev);
 	msim_at(AGENT_INTERVAL, agent_interval, ev->h, true, 0, NULL);
 }
