@@ -136,9 +136,9 @@ static void end_guests(struct host_lease *h, int64_t now)
 	}
 	if (!h->ending_ns) {
 		h->ending_ns = now;
-		log_warning("event=guests-end text=\"%s\"",
-			  h->fenced
-				  ? "this host was confirmed dead: what it still runs may run elsewhere, and is killed"
+		log_warning(
+			"event=guests-end text=\"%s\"",
+			h->fenced ? "this host was confirmed dead: what it still runs may run elsewhere, and is killed"
 				  : "the lease of this host is over, and no godwit-watchdog ends its guests: godwitd "
 				    "does");
 	}
