@@ -41,13 +41,15 @@ enum bus_view_verdict bus_view_make(const struct bus_group *g, const struct bus_
 	memcpy(v.configured, nodes->ids, nodes->n * sizeof(nodes->ids[0]));
 	qsort(v.configured, nodes->n, sizeof(v.configured[0]), ascending);
 	v.quorate = q->quorate && nodes->n > 0 && v.n >= v.needed && contains(v.members, v.n, self);
+	v.service_quorate = q->quorate && contains(v.members, v.n, self);
 	*ret = v;
 	return BUS_VIEW_READY;
 }
 
 bool bus_view_equal(const struct bus_view *a, const struct bus_view *b)
 {
-	return bus_ring_equal(a->ring, b->ring) && a->n == b->n && a->quorate == b->quorate && a->needed == b->needed &&
-	       a->expected == b->expected && !memcmp(a->members, b->members, a->n * sizeof(a->members[0])) &&
+	return bus_ring_equal(a->ring, b->ring) && a->n == b->n && a->quorate == b->quorate &&
+	       a->service_quorate == b->service_quorate && a->needed == b->needed && a->expected == b->expected &&
+	       !memcmp(a->members, b->members, a->n * sizeof(a->members[0])) &&
 	       !memcmp(a->configured, b->configured, a->expected * sizeof(a->configured[0]));
 }

@@ -39,9 +39,10 @@ struct bus_view {
 	struct bus_ring ring;
 	uint32_t members[BUS_NODES_MAX]; /* ascending */
 	size_t n;
-	bool quorate;                       /* the quorum service says that this side may go on */
-	unsigned needed;                    /* hosts that are a majority of the configured */
-	unsigned expected;                  /* hosts configured, each with one vote */
+	bool quorate;         /* the quorum service says that this side may go on */
+	bool service_quorate; /* so it says, with votes of a quorum device, or one of two hosts; the log needs more */
+	unsigned needed;      /* hosts that are a majority of the configured */
+	unsigned expected;    /* hosts configured, each with one vote */
 	uint32_t configured[BUS_NODES_MAX]; /* their ids, ascending */
 	uint32_t reached[BUS_NODES_MAX];    /* of those, whose host answers, whether its member does or not; no order */
 	size_t n_reached;

@@ -183,7 +183,8 @@ void lease_view(struct lease *l, int64_t now_ns, const struct bus_view *v)
 			l->hosts[i].gone_ns = now_ns;
 		l->hosts[i].present = present;
 	}
-	l->quorate = v->quorate;
+	/* One of two hosts goes on while corosync says so, although the log does not. */
+	l->quorate = v->quorate || (v->expected == 2 && l->alone && v->service_quorate);
 	l->hurry = true;
 }
 
