@@ -34,7 +34,7 @@ LINK_watchdog := watchdog fencing hv base
 LINK_migrate := migrate hv base
 LINK_cluster := cluster fencing base
 LINK_node := node cluster fencing migrate hv base
-LINK_cli := cli base
+LINK_cli := cli fencing base
 
 NAMES    := godwit godwitd godwit-migrate godwit-vm godwit-watchdog
 PROGRAMS := $(NAMES:%=$(B)/%)

@@ -86,7 +86,7 @@ const struct cli_param fence_edit_options[] = {
 static int pair_read(const char *option, const char *text, bool node, json_t *o, struct err *e)
 {
 	const char *equals = strchr(text, '=');
-	_free_ char *key = equals ? strndup(text, (size_t)(equals - text)) : xstrdup(text);
+	_free_ char *key = xasprintf("%.*s", (int)strcspn(text, "="), text);
 
 	if (!*key || (!equals && !node) || (node && equals && !equals[1]))
 		return err_set(e, ERR_USAGE, "--%s: must look like %s", option,
@@ -99,10 +99,10 @@ static int pair_read(const char *option, const char *text, bool node, json_t *o,
 static int secret_read(const char *text, json_t *options, struct err *e)
 {
 	const char *equals = strchr(text, '=');
-	_free_ char *key = equals ? strndup(text, (size_t)(equals - text)) : NULL, *value = NULL;
+	_free_ char *key = xasprintf("%.*s", (int)strcspn(text, "="), text), *value = NULL;
 	size_t n;
 
-	if (!key || !*key || !equals[1])
+	if (!*key || !equals || !equals[1])
 		return err_set(e, ERR_USAGE, "--secret-file: must look like NAME=FILE");
 	value = value_file(equals + 1, SECRET_MAX, e);
 	if (!value)

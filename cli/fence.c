@@ -338,6 +338,11 @@ static const struct cli_param history_options[] = {
 		.name = "LEVEL", .kind = CLI_NUMBER, .min = 1, .max = 9, .help = "1 is tried first, then 2, ..."       \
 	}
 
+static const struct cli_param operand_disk[] = {
+	{.name = "PATH", .kind = CLI_FILE, .help = "the disk on this host, such as /dev/disk/by-id/..."},
+	{0},
+};
+
 static const struct cli_command commands[] = {
 	{.verb = "add",
 	 .operands =
@@ -413,6 +418,19 @@ static const struct cli_command commands[] = {
 	 .method = "GET",
 	 .path = "/v1/fencings",
 	 .run = history_run},
+	{.verb = "disk-format",
+	 .operands = operand_disk,
+	 .options =
+		 (const struct cli_param[]){{.name = "force",
+					     .kind = CLI_FLAG,
+					     .help = "even if there is something else on it; never one that is in use"},
+					    {0}},
+	 .summary = "Make a shared disk a fencing disk of this cluster: root, on one host that sees it",
+	 .run = fence_disk_format_run},
+	{.verb = "disk-list",
+	 .operands = operand_disk,
+	 .summary = "Show what is on a fencing disk: root, on a host that sees it",
+	 .run = fence_disk_list_run},
 	{0},
 };
 

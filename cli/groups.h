@@ -22,6 +22,8 @@ extern const struct cli_group completion_group;
 /* Commands of the fence group that have a file of their own, and one of the node group in fence.c. */
 int fence_add_run(struct cli *c, struct err *e);
 int fence_edit_run(struct cli *c, struct err *e);
+int fence_disk_format_run(struct cli *c, struct err *e);
+int fence_disk_list_run(struct cli *c, struct err *e);
 extern const struct cli_param fence_add_options[], fence_edit_options[];
 int node_confirm_dead_run(struct cli *c, struct err *e);
 

@@ -351,9 +351,9 @@ static bool is_tried(const char *words)
  */
 static void no_command_is_left_out_here(void **state)
 {
-	static const char *const elsewhere[] = {"vm create",  "vm edit",          "vm console", "events",
-						"completion", "fence add",        "fence edit", "fence list",
-						"fence test", "node confirm-dead"};
+	static const char *const elsewhere[] = {
+		"vm create",  "vm edit",    "vm console",        "events",          "completion", "fence add",
+		"fence edit", "fence list", "fence disk-format", "fence disk-list", "fence test", "node confirm-dead"};
 
 	(void)state;
 	for (size_t i = 0; cli_groups[i]; i++)

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -200,6 +201,59 @@ static void what_a_guest_waits_for_must_make_sense(void **state)
 	assert_int_equal(fake_count(), 0);
 }
 
+static void a_file_becomes_a_fencing_disk_of_the_cluster(void **state)
+{
+	_free_ char *path = xstrdup(fake_file("disk", ""));
+	struct fake_run run;
+	json_t *disk;
+
+	(void)state;
+	assert_int_equal(truncate(path, 8 << 20), 0);
+	fake_answer("GET", "/v1/cluster", 200, "{\"name\":\"prod\"}");
+	fake_answer("GET", "/v1/settings", 200, "[{\"key\":\"cluster.token-ms\",\"value\":2000}]");
+	FAKE_RUN(&run, "fence", "disk-format", path);
+	if (run.status != 0)
+		fail_msg("%s", run.err);
+	assert_non_null(strstr(run.out, "is a fencing disk of cluster prod now"));
+	fake_run_done(&run);
+	FAKE_RUN(&run, "fence", "disk-list", "--json", path);
+	assert_int_equal(run.status, 0);
+	disk = json_loads(run.out, 0, NULL);
+	assert_string_equal(json_string_value(json_object_get(disk, "cluster")), "prod");
+	assert_int_equal(json_integer_value(json_object_get(disk, "token-ms")), 2000);
+	json_decref(disk);
+	fake_run_done(&run);
+	FAKE_RUN(&run, "fence", "disk-list", path);
+	assert_int_equal(run.status, 0);
+	assert_non_null(strstr(run.out, "cluster     prod\n"));
+	fake_run_done(&run);
+}
+
+static void a_disk_of_another_cluster_or_none_at_all_is_refused(void **state)
+{
+	_free_ char *path = xstrdup(fake_file("disk", ""));
+	struct fake_run run;
+
+	(void)state;
+	assert_int_equal(truncate(path, 8 << 20), 0);
+	fake_answer("GET", "/v1/settings", 200, "[]");
+	fake_answer("GET", "/v1/cluster", 200, "{\"name\":\"prod\"}");
+	fake_answer("GET", "/v1/cluster", 200, "{\"name\":\"test\"}");
+	FAKE_RUN(&run, "fence", "disk-list", path);
+	assert_int_not_equal(run.status, 0);
+	fake_run_done(&run);
+	FAKE_RUN(&run, "fence", "disk-format", path);
+	assert_int_equal(run.status, 0);
+	fake_run_done(&run);
+	FAKE_RUN(&run, "fence", "disk-format", path);
+	assert_int_equal(run.status, 5);
+	assert_non_null(strstr(run.err, "prod"));
+	fake_run_done(&run);
+	FAKE_RUN(&run, "fence", "disk-format", path, "--force");
+	assert_int_equal(run.status, 0);
+	fake_run_done(&run);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fake_start, fake_stop)
 
 int main(void)
@@ -212,6 +266,8 @@ int main(void)
 		TEST(the_list_shows_devices_levels_and_losses),
 		TEST(a_test_without_names_tries_all_and_fails_if_one_does),
 		TEST(a_host_is_called_dead_only_by_somebody_who_says_to_have_looked),
+		TEST(a_file_becomes_a_fencing_disk_of_the_cluster),
+		TEST(a_disk_of_another_cluster_or_none_at_all_is_refused),
 		TEST(what_a_guest_waits_for_must_make_sense),
 	};
 
