@@ -82,6 +82,18 @@ static json_t *cluster_status(struct daemon *d, const struct http_call *call, st
 
 /* ---- nodes ---- */
 
+/* A node in one word. What the state says of one that is away is worth more than that it is. */
+static const char *node_state(const json_t *node, bool online, bool lately)
+{
+	const char *life = api_text(node, "life");
+
+	if (!online)
+		return !strcmp(life, "lost") || !strcmp(life, "fenced") ? life : "offline";
+	if (!lately)
+		return "silent";
+	return *api_text(node, "aside") ? "aside" : "online";
+}
+
 /* Add to a row of the state what this host sees, and what clients would have to dig for. */
 static json_t *node_complete(struct daemon *d, json_t *node)
 {
@@ -91,7 +103,7 @@ static json_t *node_complete(struct daemon *d, json_t *node)
 	bool lately = json_is_integer(reported) && clock_wall_ms() - json_integer_value(reported) < PLACE_REPORT_MS;
 
 	json_object_set_new(node, "online", json_boolean(online));
-	json_object_set_new(node, "state", json_string(!online ? "offline" : lately ? "online" : "silent"));
+	json_object_set_new(node, "state", json_string(node_state(node, online, lately)));
 	if (json_is_integer(json_object_get(memory, "total")))
 		json_object_set(node, "memory", json_object_get(memory, "total"));
 	if (json_is_integer(json_object_get(memory, "free")))

@@ -262,6 +262,9 @@ static void only_a_host_that_is_away_can_be_called_dead(void **state)
 	assert_int_equal(status, 200);
 	assert_string_equal(api_world_text(answer, "life"), "fenced");
 	json_decref(answer);
+	answer = api_world_expect(200, "GET", "/v1/nodes/n2", NULL);
+	assert_string_equal(api_world_text(answer, "state"), "fenced");
+	json_decref(answer);
 	history = api_world_expect(200, "GET", "/v1/fencings?node=n2", NULL);
 	assert_int_equal(json_array_size(history), 1);
 	assert_string_equal(api_world_text(history, "0.proof"), "manual");
