@@ -302,6 +302,66 @@ static void the_manual_page_has_every_command(void **state)
 	free(page);
 }
 
+/* Whether a line of a page, "godwit vm show web1   # a comment", is a command that exists. Quotes are dropped. */
+static void check_line(const char *file, const char *line)
+{
+	_free_ char *copy = xstrdup(line);
+	char *argv[64], *rest = copy, *word;
+	struct cli c = {.io = &(struct cli_io){.out = stdout, .err = stderr}};
+	struct err e = ERR_INIT;
+	int argc = 0;
+
+	copy[strcspn(copy, "#")] = 0;
+	while ((word = strsep(&rest, " \t\\\n'")) && argc < 63)
+		if (*word)
+			argv[argc++] = word;
+	argv[argc] = NULL;
+	if (cli_parse(&c, argc, argv, &e) < 0)
+		fail_msg("%s: %s: %s", file, line, e.text);
+	cli_done(&c);
+}
+
+/* Each command in a page: a line that begins with it and goes on behind a backslash, or `godwit ...` in a text. Returns
+ * how many there are. */
+static size_t check_commands(const char *file)
+{
+	struct err e = ERR_INIT;
+	_free_ char *text = file_read(file, PAGE_MAX, NULL, &e);
+	size_t n = 0;
+
+	if (!text)
+		fail_msg("%s", e.text);
+	for (char *at = text; (at = strstr(at, "godwit ")); at++) {
+		bool in_text = at > text && at[-1] == '`', in_block = at > text && strchr("\n ", at[-1]);
+		const char *end = at;
+		_free_ char *line = NULL;
+
+		if (in_block) { /* only behind blanks from the beginning of a line */
+			const char *begin = at;
+
+			while (begin > text && begin[-1] == ' ')
+				begin--;
+			in_block = begin == text || begin[-1] == '\n';
+		}
+		if (!in_text && !in_block)
+			continue;
+		do
+			end += strcspn(end + 1, in_text ? "`" : "\n") + 1;
+		while (in_block && end[-1] == '\\');
+		line = xasprintf("%.*s", (int)(end - at), at);
+		check_line(file, line);
+		n++;
+	}
+	return n;
+}
+
+static void the_page_of_fencing_has_only_commands_that_exist(void **state)
+{
+	(void)state;
+	assert_true(check_commands("docs/fencing.md") > 20);
+	assert_true(check_commands("docs/ha.md") > 2);
+}
+
 /* ---- the table and the API ---- */
 
 /* Whether a route's path is a command's: "/v1/vms/{name}" is "/v1/vms/{NAME}". */
@@ -429,6 +489,7 @@ int main(void)
 		cmocka_unit_test(every_row_of_the_table_is_complete),
 		cmocka_unit_test(an_option_takes_a_value_in_every_command_or_in_none),
 		cmocka_unit_test(the_manual_page_has_every_command),
+		cmocka_unit_test(the_page_of_fencing_has_only_commands_that_exist),
 		cmocka_unit_test(every_route_of_the_api_has_a_command_and_every_command_a_route),
 		cmocka_unit_test_setup_teardown(every_command_explains_itself, fake_start, fake_stop),
 		cmocka_unit_test_setup_teardown(help_is_there_for_all_and_for_a_group, fake_start, fake_stop),

@@ -143,6 +143,37 @@ static void a_device_that_would_not_fence_is_refused(void **state)
 	expect(404, "GET", DEVICES "/x", NULL);
 }
 
+/* As docs/fencing.md writes them. */
+static void the_devices_of_the_page_are_taken(void **state)
+{
+	static const char *const devices[] = {
+		"{\"name\": \"bmc-n1\", \"agent\": \"fence_ipmilan\", \"options\": {\"ip\": \"10.0.9.1\", "
+		"\"username\": "
+		"\"fence\", \"lanplus\": \"1\", \"privlvl\": \"operator\", \"password\": \"" SECRET "\"}, \"nodes\": "
+		"{\"n1\": null}}",
+		"{\"name\": \"bmc-n2\", \"agent\": \"fence_redfish\", \"options\": {\"ip\": \"10.0.9.1\", "
+		"\"username\": "
+		"\"fence\", \"ssl\": \"1\", \"password\": \"" SECRET "\"}, \"nodes\": {\"n1\": null}}",
+		"{\"name\": \"pdu\", \"agent\": \"fence_apc_snmp\", \"options\": {\"ip\": \"10.0.9.20\", "
+		"\"community\": "
+		"\"" SECRET "\"}, \"nodes\": {\"n1\": \"3\", \"n2\": \"4\"}}",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
+		json_t *device = json_loads(devices[i], 0, NULL), *answer;
+		char target[64];
+
+		assert_non_null(device);
+		snprintf(target, sizeof(target), DEVICES "/%s", api_world_text(device, "name"));
+		answer = api_world_expect(201, "POST", DEVICES, device);
+		assert_int_equal(json_array_size(api_world_at(answer, "secret")), 1);
+		json_decref(answer);
+		assert_without_secret(target);
+		expect(200, "DELETE", target, NULL);
+	}
+}
+
 static void a_name_is_given_once_and_a_repeated_request_gets_its_answer_again(void **state)
 {
 	static const char key[] = "aaaaaaaa-0000-4000-8000-00000000f001";
@@ -344,6 +375,7 @@ int main(void)
 		cmocka_unit_test(a_devices_secret_is_kept_and_told_to_nobody),
 		cmocka_unit_test(the_mask_sent_back_keeps_the_secret_and_anything_else_replaces_it),
 		cmocka_unit_test(a_device_that_would_not_fence_is_refused),
+		cmocka_unit_test(the_devices_of_the_page_are_taken),
 		cmocka_unit_test(a_name_is_given_once_and_a_repeated_request_gets_its_answer_again),
 		cmocka_unit_test(a_test_asks_the_agent_and_switches_nothing),
 		cmocka_unit_test(levels_are_set_and_taken_away),
