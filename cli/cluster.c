@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/text.h"
 #include "cli/groups.h"
 #include "cli/request.h"
 #include "cli/run.h"
@@ -33,13 +34,72 @@ static const struct view_column status_view[] = {
 	{NULL, NULL, VIEW_TEXT},
 };
 
-static const struct view_column ha_view[] = {
-	{"host failures it bears", "bears.bears", VIEW_TEXT},
+/* Not an error of the command, so it is said beside the answer. */
+static void tell_bears(struct cli *c, const json_t *cluster)
+{
+	const json_t *ha = json_object_get(cluster, "ha");
+	json_int_t bears = json_integer_value(json_object_get(ha, "bears"));
+	json_int_t wish = json_integer_value(json_object_get(ha, "wish"));
+	const char *why = json_string_value(json_object_get(ha, "why"));
+	_free_ char *safe = text_clean(why);
+
+	if (json_is_true(json_object_get(ha, "exact")) && bears < wish &&
+	    json_integer_value(json_object_get(cluster, "expected")) > 1)
+		fprintf(c->io->err, "warning: the cluster bears the loss of %lld hosts, and shall bear %lld%s%s\n",
+			(long long)bears, (long long)wish, why ? ": " : "", safe);
+}
+
+static int status_run(struct cli *c, struct err *e)
+{
+	json_t *answer = NULL;
+	int r = request_command(c, &answer, e);
+
+	if (r == 0)
+		r = run_answer(c, answer, e);
+	if (r == 0 && !c->json)
+		tell_bears(c, answer);
+	json_decref(answer);
+	return r;
+}
+
+static const struct view_column bears_view[] = {
+	{"host failures it bears", "bears", VIEW_TEXT},
+	{"no more for sure", "exact", VIEW_TEXT},
 	{"it shall bear", "wish", VIEW_TEXT},
-	{"one more is too many", "bears.why", VIEW_TEXT},
-	{"to be done", "plan", VIEW_JSON},
+	{"too much would be", "worst", VIEW_LIST},
+	{"because", "why", VIEW_TEXT},
 	{NULL, NULL, VIEW_TEXT},
 };
+
+static const struct view_column plan_view[] = {
+	{"GUEST", "vm", VIEW_TEXT},    {"IS TO", "action", VIEW_TEXT}, {"ON", "node", VIEW_TEXT},
+	{"UNTIL", "until", VIEW_TIME}, {"BECAUSE", "why", VIEW_TEXT},  {NULL, NULL, VIEW_TEXT},
+};
+
+/* How many hosts may die, then what is to be done for guests, in order. */
+static int ha_run(struct cli *c, struct err *e)
+{
+	json_t *answer = NULL, *bears, *plan;
+	int r = request_command(c, &answer, e);
+
+	if (r == 0 && c->json) {
+		view_print_json(c->io->out, answer);
+	} else if (r == 0) {
+		bears = json_copy(json_object_get(answer, "bears"));
+		json_object_set(bears, "wish", json_object_get(answer, "wish"));
+		if (!json_array_size(json_object_get(bears, "worst")))
+			json_object_del(bears, "worst");
+		view_print(c->io->out, bears, bears_view);
+		json_decref(bears);
+		plan = json_object_get(answer, "plan");
+		if (json_array_size(plan)) {
+			fputc('\n', c->io->out);
+			view_print(c->io->out, plan, plan_view);
+		}
+	}
+	json_decref(answer);
+	return r;
+}
 
 /* ---- init and join ---- */
 
@@ -220,16 +280,17 @@ const struct cli_group cluster_group = {
 		 .method = "POST",
 		 .path = "/v1/cluster/join",
 		 .run = join_run},
+		{.verb = "ha",
+		 .summary = "Show how many hosts may die, and which guests are started again or wait, and why",
+		 .method = "GET",
+		 .path = "/v1/ha",
+		 .run = ha_run},
 		{.verb = "status",
 		 .summary = "Show the cluster as this host sees it",
 		 .method = "GET",
 		 .path = "/v1/cluster",
-		 .view = status_view},
-		{.verb = "ha",
-		 .summary = "Show what is started again, what waits and why, and how many hosts may die",
-		 .method = "GET",
-		 .path = "/v1/ha",
-		 .view = ha_view},
+		 .view = status_view,
+		 .run = status_run},
 		{.verb = "token",
 		 .options = (const struct cli_param[]){{.name = "ttl",
 							.value = "TIME",

@@ -13,6 +13,11 @@
 	{                                                                                                              \
 		.name = "no-wait", .kind = CLI_FLAG, .help = "do not wait for the end; print the task"                 \
 	}
+#define PARAM_FORCE_START                                                                                              \
+	{                                                                                                              \
+		.name = "force", .kind = CLI_FLAG, .field = "force",                                                   \
+		.help = "even if the cluster could then bear the loss of fewer hosts than ha.wish says"                \
+	}
 #define PARAM_NAMES                                                                                                    \
 	{                                                                                                              \
 		.name = "names", .kind = CLI_FLAG, .help = "print the names alone, one a line"                         \

@@ -93,6 +93,9 @@ const struct cli_param vm_create_options[] = {
 	 .words = "restart|none|default",
 	 .help = "when it or its host dies: restart it, let it be, or as the setting ha.default says; `vm ha` says "
 		 "more"},
+	{.name = "force",
+	 .kind = CLI_FLAG,
+	 .help = "start it even if the cluster could then bear the loss of fewer hosts than ha.wish says"},
 	{.name = "no-start", .kind = CLI_FLAG, .help = "do not start it"},
 	{.name = "dry-run", .kind = CLI_FLAG, .help = "only say for each host whether it fits there, and why not"},
 	PARAM_NO_WAIT,
@@ -350,6 +353,8 @@ int vm_create_run(struct cli *c, struct err *e)
 	body = json_pack("{s:o, s:b}", "definition", definition, "start", !cli_given(c, "no-start"));
 	if (placement)
 		json_object_set_new(body, "placement", placement);
+	if (cli_given(c, "force"))
+		json_object_set_new(body, "force", json_true());
 	if (cli_given(c, "ha"))
 		json_object_set_new(body, "ha", json_string(cli_text(c, "ha")));
 	if (cli_given(c, "dry-run"))

@@ -131,6 +131,7 @@ static const struct cli_param only_no_wait[] = {PARAM_NO_WAIT, {0}};
 
 static const struct cli_param start_options[] = {
 	{.name = "node", .value = "NODE", .kind = CLI_NODE, .field = "node", .help = "on this host; it must be down"},
+	PARAM_FORCE_START,
 	PARAM_NO_WAIT,
 	{0},
 };

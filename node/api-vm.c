@@ -143,6 +143,22 @@ static void on_created(struct api_write *w, const json_t *result)
 	api_propose(w, "vm.ha", "ha", json_pack("{s:s, s:O}", "name", w->object, "mode", ha), on_ha_made);
 }
 
+/* Whoever says so may start guests that the loss of a host would leave without a place. */
+static bool is_forced(const struct http_call *call)
+{
+	return json_is_true(json_object_get(http_call_body(call), "force"));
+}
+
+static int create_admit(struct api_write *w, const char *node, struct err *e)
+{
+	const json_t *body = http_call_body(w->call);
+
+	if (!w->d->ha || is_forced(w->call) || !json_is_true(json_object_get(body, "start")))
+		return 0;
+	return ha_manager_admit_new(w->d->ha, json_object_get(w->extra, "definition"), node,
+				    json_string_value(json_object_get(body, "ha")), e);
+}
+
 static void create_propose(struct api_write *w)
 {
 	_free_ char *part = w->tries ? xasprintf("try %d", w->tries) : NULL;
@@ -150,7 +166,7 @@ static void create_propose(struct api_write *w)
 	struct err e = ERR_INIT;
 	struct choice c;
 
-	if (create_place(w, &c, &e) < 0) {
+	if (create_place(w, &c, &e) < 0 || create_admit(w, c.node, &e) < 0) {
 		choice_done(&c);
 		api_reply_err(w, &e);
 		return;
@@ -355,6 +371,18 @@ static char *reasons_of(const json_t *explanation, const char *node)
 	return text ? text : xstrdup("there is no such node any more");
 }
 
+/* Would the cluster bear the loss of hosts as before? Otherwise refused, and the end. */
+static bool admitted(struct api_write *w, const json_t *vm, const char *node)
+{
+	struct err e = ERR_INIT;
+
+	if (!w->d->ha || is_forced(w->call) || !strcmp(api_text(vm, "intent"), "running") ||
+	    ha_manager_admit(w->d->ha, w->object, node, &e) == 0)
+		return true;
+	api_reply_err(w, &e);
+	return false;
+}
+
 /* Nobody asked for a node: the owner if it can, else whoever can best, else the owner has the last word. */
 static void start_somewhere(struct api_write *w, const json_t *vm)
 {
@@ -365,14 +393,17 @@ static void start_somewhere(struct api_write *w, const json_t *vm)
 	struct err e = ERR_INIT;
 
 	if (!down || !strcmp(intent, "running") || choose_for(w->d, &g, owner, &here, &e) == 0) {
-		start_propose(w);
+		if (admitted(w, vm, owner))
+			start_propose(w);
 	} else if (choose_for(w->d, &g, NULL, &there, &e) == 0 && strcmp(there.node, owner) != 0) {
 		_free_ char *why = reasons_of(here.explanation, owner);
 
 		json_object_set(w->extra, "placement", there.explanation);
-		place_propose(w, vm, there.node, why);
+		if (admitted(w, vm, there.node))
+			place_propose(w, vm, there.node, why);
 	} else if (is_present(w->d, owner)) {
-		start_propose(w);
+		if (admitted(w, vm, owner))
+			start_propose(w);
 	} else {
 		api_reply_err(w, &e);
 	}
@@ -387,12 +418,14 @@ static void start_on(struct api_write *w, const json_t *vm, const char *node)
 	struct err e = ERR_INIT;
 
 	if (!strcmp(node, api_text(vm, "owner"))) {
-		start_propose(w);
+		if (admitted(w, vm, node))
+			start_propose(w);
 	} else if (choose_for(w->d, &g, node, &c, &e) < 0) {
 		api_reply_err(w, &e);
 	} else {
 		json_object_set(w->extra, "placement", c.explanation);
-		place_propose(w, vm, node, NULL);
+		if (admitted(w, vm, node))
+			place_propose(w, vm, node, NULL);
 	}
 	choice_done(&c);
 }

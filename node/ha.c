@@ -86,11 +86,6 @@ static void known_done(struct known *k)
 	free(k->guests);
 }
 
-static bool present(const void *arg, uint32_t id)
-{
-	return replica_member(arg, id);
-}
-
 static enum ha_seen seen_of(const json_t *vm)
 {
 	static const struct {
@@ -190,6 +185,19 @@ static void nodes_known(struct known *k)
 	k->in.nodes = k->ha_nodes;
 }
 
+/* Nodes are asked about each CPU that guests want, once. */
+static void cpu_known(struct known *k, json_t *cpu)
+{
+	json_t *c;
+	size_t i;
+
+	json_array_foreach (k->cpus, i, c)
+		if (json_equal(c, cpu))
+			return;
+	if (cpu)
+		json_array_append(k->cpus, cpu);
+}
+
 /* The definitions of all guests, in the order of k->vms; what is deleted meanwhile cannot be, as this is one reading.
  */
 static json_t *definitions(struct daemon *d, struct known *k, struct err *e)
@@ -200,25 +208,38 @@ static json_t *definitions(struct daemon *d, struct known *k, struct err *e)
 	k->cpus = json_array();
 	json_array_foreach (k->vms, i, row) {
 		json_t *vm = state_vm_get(replica_db(d->replica), text_of(row, "name"), e);
-		json_t *definition = json_object_get(vm, "definition"), *cpu = json_object_get(definition, "cpu"), *c;
-		bool there = !cpu;
-		size_t j;
+		json_t *definition = json_object_get(vm, "definition");
 
 		if (!vm) {
 			json_decref(list);
 			return NULL;
 		}
 		json_array_append(list, definition);
-		json_array_foreach (k->cpus, j, c)
-			there |= json_equal(c, cpu);
-		if (!there)
-			json_array_append(k->cpus, cpu);
+		cpu_known(k, json_object_get(definition, "cpu"));
 		json_decref(vm);
 	}
 	return list;
 }
 
-static void make(struct daemon *d, struct ports *ports, struct known *k, json_t *list)
+/* One guest more, as it would be once it is created on @node, down. */
+static void new_known(struct daemon *d, struct known *k, json_t *list, json_t *definition, const char *node,
+		      const char *mode)
+{
+	json_t *setting = state_setting_get(replica_db(d->replica), STATE_SETTING_HA_DEFAULT, NULL);
+	bool restart = !mode || !strcmp(mode, "default") ? !is(setting, "value", "none") : !strcmp(mode, "restart");
+
+	json_array_append_new(k->vms,
+			      json_pack("{s:s, s:s, s:s, s:s, s:I, s:O}", "name", text_of(definition, "name"), "owner",
+					node, "intent", "stopped", "status", "stopped", "memory",
+					(json_int_t)json_integer_value(json_object_get(definition, "memory")) << 20,
+					"vcpus", json_object_get(definition, "vcpus")));
+	json_array_append_new(k->ha, json_pack("{s:s, s:i}", "mode", restart ? "restart" : "none", "priority", 100));
+	json_array_append(list, definition);
+	cpu_known(k, json_object_get(definition, "cpu"));
+	json_decref(setting);
+}
+
+static void make(struct daemon *d, struct known *k, json_t *list)
 {
 	struct place_guest none = {0};
 	const struct placement_input *in;
@@ -230,7 +251,7 @@ static void make(struct daemon *d, struct ports *ports, struct known *k, json_t 
 					.settings = k->settings,
 					.cpus = k->cpus,
 					.catalogue = d->catalogue,
-					.present = present,
+					.present = d->api->present,
 					.present_arg = d->replica,
 					.now_ms = clock_wall_ms()};
 	k->place = place_new(&k->facts, &none);
@@ -254,8 +275,14 @@ static void make(struct daemon *d, struct ports *ports, struct known *k, json_t 
 	k->in.now_ms = clock_wall_ms();
 }
 
-/* Everything, as of one moment. Free with known_done(), also on failure. */
-static int known_take(struct ha_manager *m, struct known *k, struct err *e)
+/* A guest that is not there yet. */
+struct wanted {
+	json_t *definition;
+	const char *node, *mode; /* mode NULL: default */
+};
+
+/* Everything, as of one moment, and @more where it is not NULL. Free with known_done(), also on failure. */
+static int known_take_with(struct daemon *d, struct known *k, const struct wanted *more, struct err *e)
 {
 	struct daemon *d = m->d;
 	struct sqlite3 *db = replica_db(d->replica);
@@ -276,9 +303,16 @@ static int known_take(struct ha_manager *m, struct known *k, struct err *e)
 		api_read_end(d);
 	if (!list)
 		return -1;
-	make(d, m->ports, k, list);
+	if (more)
+		new_known(d, k, list, more->definition, more->node, more->mode);
+	make(d, k, list);
 	json_decref(list);
 	return 0;
+}
+
+static int known_take(struct daemon *d, struct known *k, struct err *e)
+{
+	return known_take_with(d, k, NULL, e);
 }
 
 /* ---- doing ---- */
@@ -505,6 +539,36 @@ char *ha_manager_waits(struct ha_manager *m, const char *vm)
 		known_done(&k);
 	}
 	return why;
+}
+
+/* ---- admission ---- */
+
+static int admit(struct ha_manager *m, const char *vm, const char *node, const struct wanted *more, struct err *e)
+{
+	struct known k;
+	size_t g = 0, n = 0;
+	int r = known_take_with(m->d, &k, more, e);
+
+	while (r == 0 && g < k.in.n_guests && !is(json_array_get(k.vms, g), "name", vm))
+		g++;
+	while (r == 0 && n < k.in.n_nodes && strcmp(k.in.nodes[n].place.name, node) != 0)
+		n++;
+	if (r == 0 && g < k.in.n_guests && n < k.in.n_nodes)
+		r = ha_admit(&k.in, g, n, wish(m->d), e);
+	known_done(&k);
+	return r;
+}
+
+int ha_manager_admit(struct ha_manager *m, const char *vm, const char *node, struct err *e)
+{
+	return admit(m, vm, node, NULL, e);
+}
+
+int ha_manager_admit_new(struct ha_manager *m, json_t *definition, const char *node, const char *mode, struct err *e)
+{
+	struct wanted more = {.definition = definition, .node = node, .mode = mode};
+
+	return admit(m, text_of(definition, "name"), node, &more, e);
 }
 
 /* ---- life ---- */

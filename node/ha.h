@@ -30,4 +30,10 @@ json_t *ha_manager_bears(struct ha_manager *m);
 /* Why guest @vm is not started again yet; NULL: it waits for nothing. Caller frees. */
 char *ha_manager_waits(struct ha_manager *m, const char *vm);
 
+/* May guest @vm, which does not run, be started on @node? -1 with ERR_CONFLICT where the cluster bears the loss of as
+ * many hosts as it shall (ha.wish) and could not any more. The other is about a guest that is not created yet, by its
+ * complete definition and HA mode (NULL: default). Both read all guests. */
+int ha_manager_admit(struct ha_manager *m, const char *vm, const char *node, struct err *e);
+int ha_manager_admit_new(struct ha_manager *m, json_t *definition, const char *node, const char *mode, struct err *e);
+
 #endif

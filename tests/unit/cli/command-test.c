@@ -60,6 +60,19 @@ static const struct row {
 	 "quorum            yes\n"
 	 "members           n1, n2\n"
 	 "age of this view  40.0 ms\n"},
+	{"cluster ha", "GET", "/v1/ha", NULL, 200,
+	 "{\"bears\":{\"bears\":1,\"exact\":true,\"worst\":[\"n1\",\"n2\"],\"vm\":\"db1\",\"why\":\"no "
+	 "room\"},\"wish\":1,"
+	 "\"plan\":[{\"vm\":\"web1\",\"action\":\"place\",\"node\":\"n3\",\"until\":null,\"why\":\"its host is "
+	 "dead\"}]}",
+	 "host failures it bears  1\n"
+	 "no more for sure        yes\n"
+	 "it shall bear           1\n"
+	 "too much would be       n1, n2\n"
+	 "because                 no room\n"
+	 "\n"
+	 "GUEST  IS TO  ON  UNTIL  BECAUSE\n"
+	 "web1   place  n3  -      its host is dead\n"},
 	{"cluster init prod --node n1 --address 10.0.0.1 --address 10.1.0.1 --qdevice 10.9.9.9 --token-ms 1000 "
 	 "--no-wait",
 	 "POST", "/v1/cluster/init",
@@ -166,6 +179,8 @@ static const struct row {
 	{"vm start web1", "POST", "/v1/vms/web1/start", "{}", 202, "{\"task\":" TASK1 "}", "vm web1: started on n1\n"},
 	{"vm start web1 --node n2", "POST", "/v1/vms/web1/start", "{\"node\":\"n2\"}", 202,
 	 "{\"task\":" TASK1 ",\"placed\":\"given to node n2\"}", "vm web1: started on n1\n"},
+	{"vm start web1 --force", "POST", "/v1/vms/web1/start", "{\"force\":true}", 202, "{\"task\":" TASK1 "}",
+	 "vm web1: started on n1\n"},
 	{"vm start web1 --no-wait", "POST", "/v1/vms/web1/start", "{}", 202,
 	 "{\"task\":{\"id\":\"t1\",\"kind\":\"vm.start\",\"state\":\"queued\"}}",
 	 "vm web1: task t1; `godwit task show t1` follows it\n"},
@@ -368,6 +383,32 @@ static void no_command_is_left_out_here(void **state)
 		}
 }
 
+static void a_cluster_that_bears_less_than_it_shall_is_warned_of(void **state)
+{
+	static const char below[] =
+		"{\"name\":\"prod\",\"expected\":3,\"ha\":{\"bears\":0,\"exact\":true,\"wish\":1,\"why\":\"without n1 "
+		"there is no place for vm db1\"}}";
+	struct fake_run run;
+
+	(void)state;
+	fake_answer("GET", "/v1/cluster", 200, below);
+	fake_answer("GET", "/v1/cluster", 200, below);
+	fake_answer("GET", "/v1/cluster", 200,
+		    "{\"name\":\"prod\",\"expected\":3,\"ha\":{\"bears\":1,\"exact\":true,\"wish\":1}}");
+	FAKE_RUN(&run, "cluster", "status");
+	assert_int_equal(run.status, 0);
+	assert_string_equal(run.err,
+			    "warning: the cluster bears the loss of 0 hosts, and shall bear 1: without n1 there is no "
+			    "place for vm db1\n");
+	fake_run_done(&run);
+	FAKE_RUN(&run, "cluster", "status", "--json");
+	assert_string_equal(run.err, "");
+	fake_run_done(&run);
+	FAKE_RUN(&run, "cluster", "status");
+	assert_string_equal(run.err, "");
+	fake_run_done(&run);
+}
+
 static void names_in_a_path_cannot_leave_their_place(void **state)
 {
 	struct fake_run run;
@@ -486,6 +527,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(each_command_prints_what_the_daemon_said_with_json, fake_start,
 						fake_stop),
 		cmocka_unit_test(no_command_is_left_out_here),
+		cmocka_unit_test_setup_teardown(a_cluster_that_bears_less_than_it_shall_is_warned_of, fake_start,
+						fake_stop),
 		cmocka_unit_test_setup_teardown(names_in_a_path_cannot_leave_their_place, fake_start, fake_stop),
 		cmocka_unit_test_setup_teardown(a_move_can_be_named_by_its_guest, fake_start, fake_stop),
 		cmocka_unit_test_setup_teardown(a_cancel_waits_until_the_move_has_ended, fake_start, fake_stop),

@@ -355,6 +355,59 @@ static void a_guest_says_what_is_done_when_it_dies(void **state)
 	expect(200, "PUT", "/v1/settings/ha.default", json_pack("{s:n}", "value"));
 }
 
+static void manage(void *arg)
+{
+	struct daemon *d = api_world_daemon();
+
+	(void)arg;
+	d->ha = ha_manager_new(d);
+}
+
+static void manage_no_more(void *arg)
+{
+	struct daemon *d = api_world_daemon();
+
+	(void)arg;
+	ha_manager_free(d->ha);
+	d->ha = NULL;
+}
+
+static json_t *large(const char *name, const char *node, int gib, bool start)
+{
+	return json_pack("{s:o, s:b, s:{s:s}}", "definition", api_world_definition(name, gib << 10), "start", start,
+			 "placement", "node", node);
+}
+
+/* Two hosts of 8 GiB: with 6 GiB of guests on either the other can take them, and 2 GiB more are too much. */
+static void a_start_that_makes_the_cluster_bear_less_is_refused_unless_forced(void **state)
+{
+	json_t *cluster;
+
+	(void)state;
+	api_world_do(manage, NULL);
+	expect(202, "POST", "/v1/vms", large("big1", "n1", 3, true));
+	expect(202, "POST", "/v1/vms", large("big2", "n1", 3, true));
+	cluster = api_world_expect(200, "GET", "/v1/cluster", NULL);
+	assert_int_equal(json_integer_value(api_world_at(cluster, "ha.bears")), 1);
+	assert_int_equal(json_integer_value(api_world_at(cluster, "ha.wish")), 1);
+	json_decref(cluster);
+	api_world_refused(409, "POST", "/v1/vms", large("big3", "n2", 2, true), "conflict", "big3",
+			  "the cluster would bear the loss of 0 hosts instead of 1");
+	expect(404, "GET", "/v1/vms/big3", NULL);
+	expect(202, "POST", "/v1/vms", large("big3", "n2", 2, false));
+	api_world_observe("big3", "n2", 1, "stopped", NULL);
+	api_world_refused(409, "POST", "/v1/vms/big3/start", json_object(), "conflict", "big3", "--force");
+	expect(200, "PUT", "/v1/settings/ha.wish", json_pack("{s:i}", "value", 0));
+	expect(202, "POST", "/v1/vms/big3/start", json_object());
+	expect(200, "PUT", "/v1/settings/ha.wish", json_pack("{s:n}", "value"));
+	/* It bears nothing now, so nothing is refused any more; that is told. */
+	expect(202, "POST", "/v1/vms/big3/kill", json_object());
+	api_world_observe("big3", "n2", 1, "stopped", NULL);
+	api_world_refused(409, "POST", "/v1/vms/big3/start", json_object(), "conflict", "big3", "--force");
+	expect(202, "POST", "/v1/vms/big3/start", json_pack("{s:b}", "force", 1));
+	api_world_do(manage_no_more, NULL);
+}
+
 static int start(void **state)
 {
 	server_make_certs(state);
@@ -380,6 +433,7 @@ int main(void)
 		cmocka_unit_test(a_test_asks_the_agent_and_switches_nothing),
 		cmocka_unit_test(levels_are_set_and_taken_away),
 		cmocka_unit_test(a_guest_says_what_is_done_when_it_dies),
+		cmocka_unit_test(a_start_that_makes_the_cluster_bear_less_is_refused_unless_forced),
 		cmocka_unit_test(only_a_host_that_is_away_can_be_called_dead),
 	};
 
