@@ -40,6 +40,13 @@ static void the_least_is_memory_and_vcpus(void **state)
 	CREATE("{\"definition\":{" LEAST "},\"start\":true}", "--memory", "2G", "--vcpus", "2");
 }
 
+static void what_is_done_when_it_dies_and_a_forced_start_are_asked_for(void **state)
+{
+	(void)state;
+	CREATE2("{\"definition\":{" LEAST "},\"start\":true,\"ha\":\"none\",\"force\":true}", "--ha", "none",
+		"--force");
+}
+
 static void the_image_is_the_first_disk_and_formats_are_said_or_in_the_name(void **state)
 {
 	(void)state;
@@ -250,6 +257,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(the_least_is_memory_and_vcpus, fake_start, fake_stop),
+		cmocka_unit_test_setup_teardown(what_is_done_when_it_dies_and_a_forced_start_are_asked_for, fake_start,
+						fake_stop),
 		cmocka_unit_test_setup_teardown(the_image_is_the_first_disk_and_formats_are_said_or_in_the_name,
 						fake_start, fake_stop),
 		cmocka_unit_test_setup_teardown(a_relative_path_starts_at_the_current_folder, fake_start, fake_stop),
