@@ -59,8 +59,6 @@ json_t *state_vm_definition(struct sqlite3 *db, const char *name, int64_t versio
  * @node NULL: of all. At most @limit. */
 json_t *state_fencing_list(struct sqlite3 *db, const char *node, int64_t limit, struct err *e);
 
-#define STATE_SETTING_FENCE_DISKS "fence.disks" /* paths of fencing disks, the same on every host */
-
 #define STATE_FENCE_TIMEOUT_MS 20000 /* of a device that does not say */
 #define STATE_FENCE_ATTEMPTS 2
 

@@ -7,18 +7,15 @@
 
 #include "base/mem.h"
 #include "cluster/state.h"
-#include "fencing/disk.h"
 #include "node/corosync.h"
 #include "node/name.h"
 
 #define RULES_MAX 256
-#define PATH_MAX_CHARS 1024
 #define RULE_VMS_MAX 256
 
 static int rules_check(const json_t *value, struct err *e);
 static int host_check(const json_t *value, struct err *e);
 static int ha_default_check(const json_t *value, struct err *e);
-static int disks_check(const json_t *value, struct err *e);
 
 /* A whole number from min to max, or what a function takes. */
 static const struct {
@@ -34,7 +31,6 @@ static const struct {
 	{"migration.per-link", 1, 64, NULL},
 	{"cluster.token-ms", COROSYNC_TOKEN_MS_MIN, COROSYNC_TOKEN_MS_MAX, NULL},
 	{"cluster.qdevice", 0, 0, host_check},
-	{STATE_SETTING_FENCE_DISKS, 0, 0, disks_check},
 	{STATE_SETTING_HA_DEFAULT, 0, 0, ha_default_check},
 	{STATE_SETTING_HA_WISH, 0, 31, NULL},
 };
@@ -56,20 +52,6 @@ static int ha_default_check(const json_t *value, struct err *e)
 	if (s && (!strcmp(s, "restart") || !strcmp(s, "none")))
 		return 0;
 	return err_set(e, ERR_INPUT, "must be restart or none");
-}
-
-static int disks_check(const json_t *value, struct err *e)
-{
-	const json_t *path;
-	size_t i;
-
-	if (!json_is_array(value) || json_array_size(value) < 1 || json_array_size(value) > DISK_PATHS_MAX)
-		return err_set(e, ERR_INPUT, "must be a list of 1 to %d paths", DISK_PATHS_MAX);
-	json_array_foreach (value, i, path)
-		if (!json_is_string(path) || json_string_value(path)[0] != '/' ||
-		    json_string_length(path) > PATH_MAX_CHARS)
-			return err_set(e, ERR_INPUT, "[%zu] must be the absolute path of a disk", i);
-	return 0;
 }
 
 static bool is_name(const json_t *v)
