@@ -19,6 +19,7 @@
  * Threads. console (main): one line in, one line out on ttyS0. writer: paced every millisecond. checker: with
  * godwit.check=1 walks the area for ever when nothing else wants the CPU. ticker: with godwit.tick=1 sends one record
  * per millisecond to I/O port 0xe9, real-time priority. service: TCP lines, with godwit.ip. button: ACPI power key.
+ * With godwit.disk=1 also the writer of disk.c.
  *
  * A tick record is 4 bytes, seven bits of a 28-bit sequence in each, highest first, the top bit set in the first byte
  * only. A reader can start anywhere; a lost tick is a step of two, a guest that runs twice shows the same number twice.
@@ -31,6 +32,8 @@
  * on a busy host. KVM has no such TLB. So under TCG two flushers per CPU, processes of their own, wake every
  * millisecond: each switch to another address space loads CR3, which flushes.
  */
+
+#include "tests/guest/guest.h"
 
 #include <arpa/inet.h>
 #include <cpuid.h>
@@ -70,7 +73,6 @@
 #define MINOR_BITS 32
 #define TICK_PORT 0xe9
 #define TICK_NS 1000000L
-#define NS_PER_S 1000000000LL
 #define CLIENTS_MAX 64
 #define LINE_BYTES 256
 
@@ -80,6 +82,7 @@ static struct {
 	long port;
 	bool check;
 	bool tick;
+	bool disk;
 	char ip[64];
 	char gateway[64];
 } option = {.port = 7};
@@ -112,8 +115,7 @@ struct mismatch {
 	uint64_t found;
 };
 
-/* One line to the console, whole. Any thread. */
-static void __attribute__((format(printf, 1, 2))) say(const char *fmt, ...)
+void say(const char *fmt, ...)
 {
 	char line[512];
 	va_list ap;
@@ -134,8 +136,7 @@ static void __attribute__((format(printf, 1, 2))) say(const char *fmt, ...)
 	pthread_mutex_unlock(&console_lock);
 }
 
-/* CLOCK_MONOTONIC in nanoseconds: the guest's own time, which a move does not see. */
-static int64_t now_ns(void)
+int64_t now_ns(void)
 {
 	struct timespec ts;
 
@@ -143,8 +144,7 @@ static int64_t now_ns(void)
 	return ts.tv_sec * NS_PER_S + ts.tv_nsec;
 }
 
-/* Sleep until @ns of CLOCK_MONOTONIC. */
-static void sleep_until(int64_t ns)
+void sleep_until(int64_t ns)
 {
 	struct timespec ts = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
 
@@ -491,8 +491,7 @@ static void *service(void *arg)
 	return NULL;
 }
 
-/* Start @run in a thread; the guest is of no use without it. */
-static void thread_start(void *(*run)(void *), void *arg)
+void thread_start(void *(*run)(void *), void *arg)
 {
 	pthread_t t;
 
@@ -579,6 +578,8 @@ static void option_take(const char *word)
 		option.check = *value == '1';
 	else if (IS("tick"))
 		option.tick = *value == '1';
+	else if (IS("disk"))
+		option.disk = *value == '1';
 	else if (IS("port"))
 		option.port = strtol(value, NULL, 10);
 	else if (IS("ip"))
@@ -696,6 +697,8 @@ static void command(const char *line)
 		stats_command();
 	else if (strncmp(line, "load ", 5) == 0)
 		load_command(line + 5);
+	else if (strcmp(line, "disk") == 0)
+		disk_command();
 	else if (strcmp(line, "idle") == 0)
 		load_command("0 0");
 	else if (strncmp(line, "corrupt ", 8) == 0)
@@ -705,7 +708,8 @@ static void command(const char *line)
 		tcdrain(console_fd);
 		reboot(RB_POWER_OFF);
 	} else if (line[0])
-		say("error unknown command; ping, verify, stats, load RATE HOT [touch], idle, corrupt PAGE, poweroff");
+		say("error unknown command; ping, verify, stats, disk, load RATE HOT [touch], idle, corrupt PAGE, "
+		    "poweroff");
 }
 
 /* Read lines from the console for ever. A line longer than the buffer is dropped with an answer. */
@@ -739,10 +743,13 @@ int main(void)
 	klogctl(8, NULL, 1); /* SYSLOG_ACTION_CONSOLE_LEVEL: answers must not be cut by messages; a panic still shows */
 	signal(SIGPIPE, SIG_IGN);
 	console_open();
+	say("guest init uptime_ms=%lld", (long long)(now_ns() / 1000000));
 	options_read();
 	if (cpu_is_tcg())
 		flushers_start();
 	modules_load();
+	if (option.disk)
+		disk_start();
 	area_fill();
 	if (page_count)
 		thread_start(writer, NULL);
