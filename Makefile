@@ -126,6 +126,10 @@ $(B)/bench-observe: $(B)/bench/observe.o
 ## bench-replica the second part of it alone, minutes (ARGS=--help)
 bench-replica: $(B)/tools/replica-member
 	@bench/replica $(ARGS)
+## bench-ha     how soon a guest runs again when its host loses power, beside pacemaker, minutes (ARGS=--help)
+bench-ha: all guest
+	@scripts/deps bench
+	@bench/ha $(ARGS)
 ## guest        the test guest: build/guest/vmlinuz and initramfs.cpio.gz
 guest:
 	@tests/guest/build
@@ -158,6 +162,6 @@ tidy: $(SOURCES:%=build/tidy/%.ok)
 build/tidy/%.ok: % $(HEADERS) .clang-tidy
 	@mkdir -p $(@D); clang-tidy --quiet --warnings-as-errors='*' $< -- -std=gnu17 -D_GNU_SOURCE $(INCLUDE) && touch $@
 
-.PHONY: all deps demo check check-long unit fuzz bench bench-replica guest man install clean help programs-of-tests fuzzers tidy
+.PHONY: all deps demo check check-long unit fuzz bench bench-ha bench-replica guest man install clean help programs-of-tests fuzzers tidy
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

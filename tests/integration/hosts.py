@@ -30,6 +30,9 @@ INIT = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True
 DISKS = {"/var/lib/godwit": "state", "/etc/godwit": "etc", "/etc/corosync": "corosync", "/var/lib/corosync": "corosync-lib"}
 MEMORY = ["/run", "/dev/shm"]
 
+# The folder that all of them see, for disks of guests. They share a kernel, so QEMU's image locks hold across hosts, as they do on NFS.
+SHARED = "/srv/godwit"
+
 
 class HostError(Exception):
     """Something that a test needs does not work."""
@@ -87,8 +90,10 @@ class Host:
         """Start its first process, with its folders in place."""
         mounts = [f"mount --bind {self.folder / name} {path}" for path, name in DISKS.items()]
         mounts += [f"mount -t tmpfs tmpfs {path}" for path in MEMORY]
+        mounts += [f"mount --bind {self.cluster.shared} {SHARED}"]
+        mounts += [f"mount -t overlay overlay -o lowerdir={upper}:{path} {path}" for path, upper in self.cluster.layers.items()]
         script = "mount --make-rprivate / && " + " && ".join(mounts) + f" && mkdir -p /run/lock && exec /usr/bin/python3 -c '{INIT}'"
-        for path in DISKS:
+        for path in [*DISKS, SHARED]:
             os.makedirs(path, exist_ok=True)
         self.init = subprocess.Popen(
             ["ip", "netns", "exec", self.net, "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script],
@@ -219,13 +224,19 @@ class Host:
 
 
 class Hosts:
-    """A few hosts and their switch; everything is gone with close()."""
+    """A few hosts and their switch; everything is gone with close().
 
-    def __init__(self, count: int) -> None:
+    layers: folders whose files appear in folders of all hosts, and on no account in those of this machine ({"/usr/sbin": agents}).
+    """
+
+    def __init__(self, count: int, layers: Optional[dict[str, Path]] = None) -> None:
         self.prefix = f"gw{os.getpid()}-"
         self.switch = f"{self.prefix}sw"
         self.folder = Path(tempfile.mkdtemp(prefix="godwit-hosts-"))
         self.folder.chmod(0o755)
+        self.shared = self.folder / "shared"
+        self.shared.mkdir()
+        self.layers = layers or {}
         self.hosts: list[Host] = []
         try:
             run("ip", "netns", "add", self.switch)
