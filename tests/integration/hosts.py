@@ -116,6 +116,8 @@ class Host:
             return
         try:
             os.kill(self.inner, signal.SIGKILL)
+            if self.daemon:
+                self.daemon.send_signal(signal.SIGCONT)  # see hang_daemon()
         except ProcessLookupError:
             pass
         self.init.wait(20)
@@ -174,6 +176,16 @@ class Host:
         os.kill(self.daemon_pid(), signal.SIGKILL)
         self.daemon.wait(10)
         self.daemon = None
+
+    def hang_daemon(self) -> None:
+        """It stands still, guests, corosync and engines go on. nsenter, its parent, stops when it does, and reaps nobody then."""
+        os.kill(self.daemon_pid(), signal.SIGSTOP)
+
+    def go_on_daemon(self) -> None:
+        """It goes on."""
+        assert self.daemon
+        os.kill(self.daemon_pid(), signal.SIGCONT)
+        self.daemon.send_signal(signal.SIGCONT)
 
     def log(self) -> str:
         """What godwitd has said."""
