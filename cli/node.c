@@ -22,6 +22,7 @@ static const struct view_column node_view[] = {
 	{"since", "life_since", VIEW_TIME},
 	{"fencing", "fencing", VIEW_TEXT},
 	{"put aside", "aside", VIEW_TEXT},
+	{"frozen", "frozen", VIEW_TEXT},
 	{"cpus", "cpus", VIEW_TEXT},
 	{"memory", "memory", VIEW_BYTES},
 	{"memory free", "memory_free", VIEW_BYTES},

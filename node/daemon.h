@@ -33,8 +33,10 @@ struct daemon_options {
 	const char *listen; /* ADDRESS:PORT of the API; NULL: every address, DAEMON_PORT */
 	const char *group;  /* members are admins on the unix socket; NULL: "godwit" where it exists */
 	enum accel_want accel;
-	const char *user, *qemu;  /* NULL: godwit-vm's own */
-	const char *fence_agents; /* folders of fence agents with ':' between; NULL: AGENT_DIRS */
+	const char *user, *qemu; /* NULL: godwit-vm's own */
+	enum watchdog_mode watchdog;
+	const char *watchdog_device; /* WATCHDOG_RUN; NULL: /dev/watchdog */
+	const char *fence_agents;    /* folders of fence agents with ':' between; NULL: AGENT_DIRS */
 };
 
 #define DAEMON_PORT 7443

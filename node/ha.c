@@ -239,7 +239,7 @@ static void new_known(struct daemon *d, struct known *k, json_t *list, json_t *d
 	json_decref(setting);
 }
 
-static void make(struct daemon *d, struct known *k, json_t *list)
+static void make(struct daemon *d, struct ports *ports, struct known *k, json_t *list)
 {
 	struct place_guest none = {0};
 	const struct placement_input *in;
@@ -282,7 +282,7 @@ struct wanted {
 };
 
 /* Everything, as of one moment, and @more where it is not NULL. Free with known_done(), also on failure. */
-static int known_take_with(struct daemon *d, struct known *k, const struct wanted *more, struct err *e)
+static int known_take_with(struct ha_manager *m, struct known *k, const struct wanted *more, struct err *e)
 {
 	struct daemon *d = m->d;
 	struct sqlite3 *db = replica_db(d->replica);
@@ -305,14 +305,14 @@ static int known_take_with(struct daemon *d, struct known *k, const struct wante
 		return -1;
 	if (more)
 		new_known(d, k, list, more->definition, more->node, more->mode);
-	make(d, k, list);
+	make(d, m->ports, k, list);
 	json_decref(list);
 	return 0;
 }
 
-static int known_take(struct daemon *d, struct known *k, struct err *e)
+static int known_take(struct ha_manager *m, struct known *k, struct err *e)
 {
-	return known_take_with(d, k, NULL, e);
+	return known_take_with(m, k, NULL, e);
 }
 
 /* ---- doing ---- */
@@ -547,7 +547,7 @@ static int admit(struct ha_manager *m, const char *vm, const char *node, const s
 {
 	struct known k;
 	size_t g = 0, n = 0;
-	int r = known_take_with(m->d, &k, more, e);
+	int r = known_take_with(m, &k, more, e);
 
 	while (r == 0 && g < k.in.n_guests && !is(json_array_get(k.vms, g), "name", vm))
 		g++;

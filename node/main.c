@@ -29,6 +29,8 @@ static const char usage_text[] =
 	"  --accel ACCEL         for guests: auto, kvm, tcg (auto)\n"
 	"  --user NAME           QEMU runs as this user (godwit-qemu where it exists, otherwise nobody)\n"
 	"  --qemu PATH           QEMU (qemu-system-x86_64)\n"
+	"  --watchdog MODE       godwit-watchdog: auto (used if it runs), run (godwitd starts it), none (auto)\n"
+	"  --watchdog-device DEV what it arms when godwitd starts it: a device, or none (/dev/watchdog)\n"
 	"  --fence-agents DIRS   folders of fence agents, with ':' between them (/usr/sbin)\n"
 	"  --debug               log more\n"
 	"  --help, --version     print this, or the version\n"
@@ -47,6 +49,8 @@ enum option_id {
 	OPT_ACCEL,
 	OPT_USER,
 	OPT_QEMU,
+	OPT_WATCHDOG,
+	OPT_WATCHDOG_DEVICE,
 	OPT_FENCE_AGENTS,
 	OPT_DEBUG,
 	OPT_HELP,
@@ -64,6 +68,8 @@ static const struct option options[] = {
 	{"accel", required_argument, NULL, OPT_ACCEL},
 	{"user", required_argument, NULL, OPT_USER},
 	{"qemu", required_argument, NULL, OPT_QEMU},
+	{"watchdog", required_argument, NULL, OPT_WATCHDOG},
+	{"watchdog-device", required_argument, NULL, OPT_WATCHDOG_DEVICE},
 	{"fence-agents", required_argument, NULL, OPT_FENCE_AGENTS},
 	{"debug", no_argument, NULL, OPT_DEBUG},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -125,6 +131,17 @@ static int option_take(int id, struct daemon_options *o)
 		return 0;
 	case OPT_QEMU:
 		o->qemu = optarg;
+		return 0;
+	case OPT_WATCHDOG:
+		word = word_find(optarg, watchdog_mode_names, WATCHDOG_MODE_MAX);
+		if (word == WATCHDOG_MODE_MAX) {
+			fprintf(stderr, "godwitd: --watchdog %s: must be auto, run or none\n", optarg);
+			return -1;
+		}
+		o->watchdog = (enum watchdog_mode)word;
+		return 0;
+	case OPT_WATCHDOG_DEVICE:
+		o->watchdog_device = optarg;
 		return 0;
 	case OPT_FENCE_AGENTS:
 		o->fence_agents = optarg;

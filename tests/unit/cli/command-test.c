@@ -103,14 +103,15 @@ static const struct row {
 	 "joined       2025-11-26 00:00:00\n"},
 	{"node remove n3", "DELETE", "/v1/nodes/n3", NULL, 200, "{}", "node n3: removed\n"},
 	{"node remove n3 --force", "DELETE", "/v1/nodes/n3?force=true", NULL, 200, "{}", "node n3: removed\n"},
-	{"node fence n3 --action off", "POST", "/v1/nodes/n3/fence", "{\"action\":\"off\"}", 200,
-	 "{\"node\":\"n3\",\"action\":\"off\",\"result\":\"confirmed\",\"level\":1,\"powered_on\":false,\"text\":\"it "
-	 "is off\"}",
+	{"node fence n3", "POST", "/v1/nodes/n3/fence", "{}", 200,
+	 "{\"node\":\"n3\",\"result\":\"confirmed\",\"level\":1,\"powered_on\":true,\"text\":\"n3 is on\"}",
 	 "name           n3\n"
 	 "result         confirmed\n"
 	 "by level       1\n"
-	 "on again       no\n"
-	 "what was said  it is off\n"},
+	 "on again       yes\n"
+	 "what was said  n3 is on\n"},
+	{"node fence n3 --action off", "POST", "/v1/nodes/n3/fence", "{\"action\":\"off\"}", 200,
+	 "{\"node\":\"n3\",\"result\":\"confirmed\"}", "name    n3\nresult  confirmed\n"},
 	{"node activate n3", "POST", "/v1/nodes/n3/activate", "{}", 200, "{}", "node n3: is used again\n"},
 	{"vm list", "GET", "/v1/vms", NULL, 200, "[" VM1 "]",
 	 "NAME  STATUS   NODE  VCPUS    MEMORY  SINCE                WANTED   HA       NOTE\n"
