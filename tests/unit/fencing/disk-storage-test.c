@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* check: waits */
 /* Fencing by shared disks: storage that hangs, fails or tears, disks that are not ours, slots, several disks. */
 #include "fencing/disk.h"
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* check: waits */
 /* Fencing by shared disks: hosts that tell each other to die, what they answer, and what proves nothing. */
 #include "fencing/disk.h"
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* check: waits */
 /* Tests of the guard: it settles once, in place of a dead engine, and ends an engine that hangs where that is a danger.
  */
 #include <setjmp.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* check: waits */
 /* The agent with real QEMUs (TCG): it makes what runs what is wanted, and survives being killed at any moment. */
 #include <signal.h>
 #include <sys/prctl.h>

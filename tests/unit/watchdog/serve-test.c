@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* check: waits */
 /* godwit-watchdog as a program: the ends of guests, the device, crashes, upgrades, orderly ends. The guests are
  * processes with records as godwit-vm writes them; the device is a double. */
 #include <fcntl.h>
