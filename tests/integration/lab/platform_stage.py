@@ -13,6 +13,7 @@ from stage import GUEST_CMDLINE, PROBE, ROOT, Stage, StageError
 HOSTS = {"n1": "10.77.0.1", "n2": "10.77.0.2", "n3": "10.77.0.3"}
 GUESTS = {"web1": "10.77.0.100", "db1": "10.77.0.101"}
 PROGRAMS = ("godwit", "godwitd", "godwit-vm", "godwit-migrate")
+AGENTS = "/usr/local/sbin"  # where fence agents are looked for; they must belong to root
 SYNC_SECONDS = 90
 TOKEN_MS = 5000  # of corosync: emulated hosts that share two cores are late now and then
 
@@ -27,11 +28,12 @@ class PlatformStage(Stage):
         guest = [str(ROOT / "build" / "guest" / name) for name in ("vmlinuz", "initramfs.cpio.gz")]
         self.host(host, ["install", "-t", "/usr/local/bin", *built, str(PROBE)], quiet=quiet)
         self.host(host, ["install", "-D", "-t", "/opt/guest", *guest], quiet=quiet)
+        self.host(host, ["install", "-D", "-t", AGENTS, str(ROOT / "tests" / "tools" / "fence_lab")], quiet=quiet)
 
     def daemons(self, hosts: Sequence[str], when: str = "") -> None:
         """Starts godwitd, as systemd would, and waits until it listens. Its log has @when in its name."""
         for host in hosts:
-            self.host_start(host, ["godwitd", "--listen", f"{HOSTS[host]}:7443"], f"{host}-godwitd{when}")
+            self.host_start(host, ["godwitd", "--listen", f"{HOSTS[host]}:7443", "--fence-agents", AGENTS], f"{host}-godwitd{when}")
         for host in hosts:
             self.wait_for("godwitd", host, "test -S /run/godwit/godwitd.sock && pgrep -x godwitd >/dev/null", 60)
 
@@ -59,6 +61,12 @@ class PlatformStage(Stage):
                 if time.monotonic() > end:
                     raise StageError(f"{host} is not in sync after {SYNC_SECONDS} s; see {self.logs}/{host}-godwitd*.err")
                 time.sleep(0.2)
+
+    def power_switch(self) -> None:
+        """The switch of the lab becomes a fence device, as a switched outlet would."""
+        plugs = [word for host in HOSTS for word in ("--node", f"{host}={host}")]
+        self.godwit("n1", "fence", "add", "switch", "--agent", "fence_lab", "--option", "folder=/run/lab/power", *plugs)
+        self.godwit("n1", "fence", "test")
 
     def create(self, host: str, name: str, on: str, rate: int, *more: str) -> None:
         """A guest that knows what its memory must hold, writes @rate MB/s of it, and answers on TCP."""
