@@ -18,6 +18,10 @@
  * Two proofs by expiry are refused here, as they would be none: of a node whose last report did not say that its
  * watchdog is armed, and of one whose daemon was stopped in order (frozen): its guests run on without a lease.
  *
+ * A proof by a shared disk is about one life of the node: its boot, and an incarnation that is new with each of its
+ * node.alive. It is refused when the node has come back in another one: guests that it has started since are no
+ * concern of that proof. A node starts none before its node.alive is here.
+ *
  * Its guests are down from node.fenced on ("failed", and why), whatever it saw last. A node that was fenced comes back
  * empty, and says so. Guests that found no place elsewhere are its own still, and are started there by HA.
  */
@@ -142,8 +146,17 @@ int node_is_fenced(struct change *c, const char *name, const char **ret_life)
 	return is(&l, "fenced");
 }
 
+static int incarnation_forget(struct change *c, const char *name)
+{
+	_free_ char *key = xasprintf(STATE_SETTING_LIFE "%s", name);
+
+	return sql_run(c->db, c->e, "DELETE FROM setting WHERE key = ?", sql_text(key));
+}
+
 int node_forget_life(struct change *c, const char *name)
 {
+	if (incarnation_forget(c, name) < 0)
+		return -1;
 	if (sql_run(c->db, c->e, "DELETE FROM node_life WHERE node = ?", sql_text(name)) < 0)
 		return -1;
 	return sql_run(c->db, c->e, "DELETE FROM vm_home WHERE node = ?", sql_text(name));
@@ -245,15 +258,43 @@ static int fence_step(struct change *c)
 
 /* ---- confirmed dead ---- */
 
+#define NODE_FENCED_ARGS                                                                                               \
+	NEEDED("node", ARG_NAME), NEEDED_IN("number", ARG_INT, 1, INT64_MAX), NEEDED_OF("proof", kinds),               \
+		ALLOWED("device", ARG_NAME), ALLOWED_IN("level", ARG_INT, 1, 9), ALLOWED_IN("text", ARG_TEXT, 1, 1024)
+
+static const struct arg node_fenced_args_2[] = {NODE_FENCED_ARGS, {0}};
 static const struct arg node_fenced_args[] = {
-	NEEDED("node", ARG_NAME),
-	NEEDED_IN("number", ARG_INT, 1, INT64_MAX),
-	NEEDED_OF("proof", kinds),
-	ALLOWED("device", ARG_NAME),
-	ALLOWED_IN("level", ARG_INT, 1, 9),
-	ALLOWED_IN("text", ARG_TEXT, 1, 1024),
+	NODE_FENCED_ARGS,
+	ALLOWED_IN("incarnation", ARG_TEXT, 1, 64), /* disk: the life that was told to die */
 	{0},
 };
+
+/* The life that was told must be the one that the node had last, by its own word. */
+static int disk_check(struct change *c)
+{
+	_free_ char *key = xasprintf(STATE_SETTING_LIFE "%s", c->name), *now = NULL;
+	const char *told = arg_text(c, "incarnation");
+
+	if (!told)
+		return refuse(c, ERR_INPUT, "a proof by disk must say which life was told to die: incarnation");
+	switch (sql_string(c->db, c->e, &now, "SELECT json_extract(value, '$') FROM setting WHERE key = ?",
+			   sql_text(key))) {
+	case 0:
+		return refuse(c, ERR_CONFLICT,
+			      "it has not said which life it has, so what a shared disk says about one proves "
+			      "nothing; fence it by power, or confirm by hand that it is dead");
+	case 1:
+		break;
+	default:
+		return -1;
+	}
+	if (strcmp(now, told) != 0)
+		return refuse(c, ERR_CONFLICT,
+			      "a shared disk says that its life %s is dead, and it has come back in another one "
+			      "since: %s; look at it again",
+			      told, now);
+	return 0;
+}
 
 /* That its lease is over says that its guests are dead only if they had a lease, and a watchdog behind it. */
 static int expiry_check(struct change *c, const struct life_row *l)
@@ -303,10 +344,12 @@ static int node_fenced(struct change *c)
 		c->unchanged = true;
 		return 0;
 	}
-	if ((!strcmp(proof, "expiry") && expiry_check(c, &l) < 0) || guests_fail(c) < 0 ||
+	if ((!strcmp(proof, "expiry") && expiry_check(c, &l) < 0) || (!strcmp(proof, "disk") && disk_check(c) < 0) ||
+	    guests_fail(c) < 0 ||
 	    sql_number(c->db, c->e, &guests, "SELECT count(*) FROM vm WHERE owner = ?", sql_text(c->name)) < 0)
 		return -1;
 	answer_text(c, "proof");
+	answer_text(c, "incarnation");
 	answer_text(c, "device");
 	answer_text(c, "text");
 	json_object_set_new(c->result, "vms", json_integer(guests));
@@ -321,12 +364,31 @@ static int node_fenced(struct change *c)
 
 /* ---- back ---- */
 
+#define NODE_ALIVE_ARGS                                                                                                \
+	NEEDED("node", ARG_NAME), ALLOWED_IN("number", ARG_INT, 1, INT64_MAX), /* the fencing that this ends */        \
+		ALLOWED("empty", ARG_BOOL) /* it has looked: no guest of the cluster is left on it */
+
+static const struct arg node_alive_args_2[] = {NODE_ALIVE_ARGS, {0}};
 static const struct arg node_alive_args[] = {
-	NEEDED("node", ARG_NAME),
-	ALLOWED_IN("number", ARG_INT, 1, INT64_MAX), /* the fencing that this ends */
-	ALLOWED("empty", ARG_BOOL),                  /* it has looked: no guest of the cluster is left on it */
+	NODE_ALIVE_ARGS,
+	ALLOWED_IN("incarnation", ARG_TEXT, 1, 64), /* its boot and incarnation from here on, for shared disks */
 	{0},
 };
+
+/* One that says none has none: nothing that a shared disk says is a proof about it. */
+static int incarnation_write(struct change *c)
+{
+	_free_ char *key = xasprintf(STATE_SETTING_LIFE "%s", c->name);
+	const char *said = arg_text(c, "incarnation");
+
+	if (!said)
+		return incarnation_forget(c, c->name);
+	return sql_run(c->db, c->e,
+		       "INSERT INTO setting (key, value, version, changed, by) VALUES (?1, json_quote(?2), 1, ?3, ?4) "
+		       "ON CONFLICT (key) DO UPDATE SET value = json_quote(?2), version = version + 1, changed = ?3, "
+		       "by = ?4",
+		       sql_text(key), sql_text(said), sql_int(c->time), sql_text(c->by));
+}
 
 static int node_alive(struct change *c)
 {
@@ -336,9 +398,9 @@ static int node_alive(struct change *c)
 	if (life_need(c, &l) < 0)
 		return -1;
 	if (is(&l, "up")) {
-		c->unchanged = true;
+		c->unchanged = true; /* a new incarnation is no news for people */
 		answer(c, l.life, 0);
-		return 0;
+		return incarnation_write(c);
 	}
 	if (number_check(c, &l, number) < 0)
 		return -1;
@@ -348,8 +410,8 @@ static int node_alive(struct change *c)
 			"is confirmed dead, and has not said that it is empty; it must end the guests that it ran "
 			"before");
 	answer(c, "up", number);
-	if (sql_run(c->db, c->e, "UPDATE fencing SET alive = ? WHERE number = ?", sql_int(c->time), sql_int(number)) <
-	    0)
+	if (incarnation_write(c) < 0 || sql_run(c->db, c->e, "UPDATE fencing SET alive = ? WHERE number = ?",
+						sql_int(c->time), sql_int(number)) < 0)
 		return -1;
 	return life_write(c, "up", number);
 }
@@ -437,8 +499,10 @@ json_t *state_fencing_list(sqlite3 *db, const char *node, int64_t limit, struct 
 const struct op life_ops[] = {
 	{"node.lost", "node", "node", node_lost_args, node_lost, EVENT_AUDIT, 2},
 	{"fence.step", "node", "node", fence_step_args, fence_step, EVENT_REPORT, 2},
-	{"node.fenced", "node", "node", node_fenced_args, node_fenced, EVENT_AUDIT, 2},
-	{"node.alive", "node", "node", node_alive_args, node_alive, EVENT_AUDIT, 2},
+	{"node.fenced", "node", "node", node_fenced_args_2, node_fenced, EVENT_AUDIT, 2},
+	{"node.fenced", "node", "node", node_fenced_args, node_fenced, EVENT_AUDIT, 3},
+	{"node.alive", "node", "node", node_alive_args_2, node_alive, EVENT_AUDIT, 2},
+	{"node.alive", "node", "node", node_alive_args, node_alive, EVENT_AUDIT, 3},
 	{"node.frozen", "node", "node", node_frozen_args, node_frozen, EVENT_REPORT, 2},
 	{"node.aside", "node", "node", node_aside_args, node_aside, EVENT_AUDIT, 2},
 	{"node.aside-clear", "node", "node", node_aside_clear_args, node_aside_clear, EVENT_AUDIT, 2},

@@ -276,9 +276,15 @@ static int node_remove(struct change *c)
 		ALLOWED("clock", ARG_OBJECT) /* {unix_ms, synchronized, error_ms} */
 
 static const struct arg node_report_args_1[] = {NODE_REPORT_ARGS, {0}};
-static const struct arg node_report_args[] = {
+static const struct arg node_report_args_2[] = {
 	NODE_REPORT_ARGS,
 	ALLOWED("watchdog", ARG_OBJECT), /* {armed: bool, ...}: only such a node can be proved dead by expiry */
+	{0},
+};
+static const struct arg node_report_args[] = {
+	NODE_REPORT_ARGS,
+	ALLOWED("watchdog", ARG_OBJECT),
+	ALLOWED("disks", ARG_OBJECT), /* path of a fencing disk: {link, why} */
 	{0},
 };
 
@@ -345,13 +351,15 @@ int node_memory_check(struct change *c, const char *name, int64_t need)
 
 #define NODE_COLUMNS                                                                                                   \
 	"name id fingerprint joined reported report* memory_promised vms addresses* life life_since fencing frozen? "  \
-	"aside aside_since"
+	"aside aside_since incarnation"
 #define NODE_SELECT                                                                                                    \
 	"SELECT n.name, n.id, n.fingerprint, n.joined, n.reported, n.report, " PROMISED(                               \
 		"n.name") ", (SELECT count(*) FROM vm WHERE owner = n.name), (SELECT json_group_array(address) FROM "  \
 			  "(SELECT address FROM node_address WHERE node = n.name ORDER BY place)), "                   \
-			  "coalesce(l.life, 'up'), l.since, l.fencing, coalesce(l.frozen, 0), l.aside, l.aside_since " \
-			  "FROM node n LEFT JOIN node_life l ON l.node = n.name "
+			  "coalesce(l.life, 'up'), l.since, l.fencing, coalesce(l.frozen, 0), l.aside, "               \
+			  "l.aside_since, "                                                                            \
+			  "(SELECT json_extract(value, '$') FROM setting WHERE key = '" STATE_SETTING_LIFE             \
+			  "' || n.name) FROM node n LEFT JOIN node_life l ON l.node = n.name "
 
 json_t *state_node_get(sqlite3 *db, const char *name, struct err *e)
 {
@@ -376,7 +384,8 @@ json_t *state_node_list(sqlite3 *db, struct err *e)
 
 const struct op node_ops[] = {
 	{"node.report", "node", "node", node_report_args_1, node_report, EVENT_QUIET, 1},
-	{"node.report", "node", "node", node_report_args, node_report, EVENT_QUIET, 2},
+	{"node.report", "node", "node", node_report_args_2, node_report, EVENT_QUIET, 2},
+	{"node.report", "node", "node", node_report_args, node_report, EVENT_QUIET, 3},
 	{"node.join", "node", "name", node_join_args, node_join, EVENT_AUDIT, 1},
 	{"node.baseline", "node", "node", node_baseline_args, node_baseline, EVENT_REPORT, 1},
 	{"node.edit", "node", "name", node_edit_args, node_edit, EVENT_AUDIT, 1},

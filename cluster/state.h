@@ -23,8 +23,8 @@
 
 extern const struct machine state_machine;
 
-/* Version 2 brought fencing and high availability. */
-#define STATE_COMMAND_VERSION 2
+/* Version 2 brought fencing and high availability, version 3 the lives of hosts on shared disks. */
+#define STATE_COMMAND_VERSION 3
 
 /* The lowest version in which operation @op takes all of @args, for "v" of a command: hosts that are not upgraded yet
  * can still apply it then. The newest for what is in none. Pure. */
@@ -34,9 +34,11 @@ unsigned state_command_version(const char *op, const json_t *args);
  * nodes. */
 #define STATE_SETTING_RING "node.ring"
 #define STATE_SETTING_BASELINE "node.baseline." /* and a node: what its CPU was announced to cost */
+#define STATE_SETTING_LIFE "node.incarnation."  /* and a node: its boot and incarnation, as its last node.alive said */
 
 /* {name, id, addresses[], fingerprint, joined, reported, report{}, memory_promised, vms, life ("up", "lost", "fenced"),
- * life_since, fencing (number of the newest; null), frozen, aside (why; null), aside_since} */
+ * life_since, fencing (number of the newest; null), frozen, aside (why; null), aside_since, incarnation (as its last
+ * node.alive said; null)} */
 json_t *state_node_get(struct sqlite3 *db, const char *name, struct err *e);
 json_t *state_node_list(struct sqlite3 *db, struct err *e);
 /* The node that has a certificate, by the SHA-256 of it. */

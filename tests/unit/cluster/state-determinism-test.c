@@ -101,6 +101,9 @@ static json_t *random_value(char kind)
 					    (int)below(9))
 				: json_pack("[{s:s, s:s}, {s:s, s:s, s:s}]", "vm", PICK(vms), "until", "running", "vm",
 					    PICK(vms), "until", "port", "address", "[::1]:80");
+	case 'Y':
+		snprintf(text, sizeof(text), "b007:%u", below(2));
+		return json_string(text);
 	case 'O':
 		return json_pack("{s:s, s:s?}", "ip", "10.0.0.1", "passwd", below(2) ? "geheim" : NULL);
 	case 'N':
@@ -158,7 +161,7 @@ static const struct {
 	{"node.join", {"nname", "Jid", "aaddresses", "hfingerprint", "?htoken"}},
 	{"node.edit", {"nname", "?aaddresses", "?hfingerprint"}},
 	{"node.remove", {"nname"}},
-	{"node.report", {"nnode", "mmemory", "icpus", "?fload", "?acpu", "?jversions", "?Wwatchdog"}},
+	{"node.report", {"nnode", "mmemory", "icpus", "?fload", "?acpu", "?jversions", "?Wwatchdog", "?jdisks"}},
 	{"node.baseline", {"nnode", "llost", "?wmodel", "?wwith", "wtext"}},
 	{"network.create", {"wname", "wbridge", "?ivlan"}},
 	{"network.delete", {"wname"}},
@@ -181,8 +184,8 @@ static const struct {
 	{"node.lost", {"xnode", "?wincarnation", "?wreason"}},
 	{"fence.step", {"nnode", "inumber", "kkind", "Eresult", "?Ddevice", "?ilevel", "?wtext"}},
 	{"node.fenced", {"xnode", "inumber", "kproof", "?Ddevice", "?ilevel", "?wtext"}},
-	{"node.fenced", {"xnode", "inumber", "kproof"}},
-	{"node.alive", {"nnode", "inumber", "?bempty"}},
+	{"node.fenced", {"xnode", "inumber", "kproof", "?Yincarnation"}},
+	{"node.alive", {"nnode", "inumber", "?bempty", "?Yincarnation"}},
 	{"node.alive", {"nnode", "inumber", "tempty"}},
 	{"node.alive", {"nnode", "inumber", "tempty"}},
 	{"node.frozen", {"xnode", "bon"}},

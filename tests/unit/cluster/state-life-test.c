@@ -67,7 +67,7 @@ static void a_fencing_is_told_from_the_loss_to_the_return(void **state)
 		   "{'node': 'n1', 'life': 'lost', 'number': 9, 'kind': 'power', 'device': 'ipmi', 'result': 'failed', "
 		   "'text': 'no answer'}");
 	w->by = "n2";
-	world_must(w, "node.fenced", "{'node': 'n1', 'number': 9, 'proof': 'disk', 'text': 'took the pill'}", NULL);
+	world_must(w, "node.fenced", "{'node': 'n1', 'number': 9, 'proof': 'power', 'text': 'is off'}", NULL);
 	/* A proof that comes late is a step; the first one stays. */
 	world_must(w, "fence.step", "{'node': 'n1', 'number': 9, 'kind': 'power', 'result': 'confirmed'}", NULL);
 	world_must(w, "node.fenced", "{'node': 'n1', 'number': 9, 'proof': 'manual'}",
@@ -77,12 +77,12 @@ static void a_fencing_is_told_from_the_loss_to_the_return(void **state)
 	is_life(w, "n1", "up");
 	world_is(state_fencing_list(w->db, "n1", 10, &w->e),
 		 "[{'number': 9, 'node': 'n1', 'incarnation': 'c0ffee', 'reason': 'left the ring', 'by': 'anna', "
-		 "'began': 1700000009000, 'proof': 'disk', 'device': null, 'text': 'took the pill', 'fenced_by': 'n2', "
+		 "'began': 1700000009000, 'proof': 'power', 'device': null, 'text': 'is off', 'fenced_by': 'n2', "
 		 "'fenced': 1700000012000, 'alive': 1700000015000, 'steps': ["
 		 "{'number': 11, 'kind': 'power', 'device': 'ipmi', 'level': 1, 'result': 'failed', 'text': 'no "
 		 "answer', 'by': 'anna', 'time': 1700000011000}, "
-		 "{'number': 12, 'kind': 'disk', 'device': null, 'level': null, 'result': 'confirmed', 'text': 'took "
-		 "the pill', 'by': 'n2', 'time': 1700000012000}, "
+		 "{'number': 12, 'kind': 'power', 'device': null, 'level': null, 'result': 'confirmed', 'text': 'is "
+		 "off', 'by': 'n2', 'time': 1700000012000}, "
 		 "{'number': 13, 'kind': 'power', 'device': null, 'level': null, 'result': 'confirmed', 'text': null, "
 		 "'by': 'n2', 'time': 1700000013000}]}]");
 	world_is(state_fencing_list(w->db, "n2", 10, &w->e), "[]");
@@ -127,6 +127,64 @@ static void what_is_decided_for_another_loss_is_refused(void **state)
 	world_free(w);
 }
 
+/* ---- lives on shared disks ---- */
+
+static void a_node_has_the_life_that_it_said_last(void **state)
+{
+	struct world *w = three_nodes();
+
+	(void)state;
+	assert_null(world_text(state_node_get(w->db, "n1", &w->e), "incarnation"));
+	world_must(w, "node.alive", "{'node': 'n1', 'incarnation': 'b007:1'}", "{'node': 'n1', 'life': 'up'}");
+	assert_string_equal(world_text(state_node_get(w->db, "n1", &w->e), "incarnation"), "b007:1");
+	world_must(w, "node.lost", "{'node': 'n1'}", "{'node': 'n1', 'life': 'lost', 'number': 10}");
+	/* It is refused, so it has not come back in that one. */
+	assert_int_equal(world_say(w, "node.alive", "{'node': 'n1', 'number': 9, 'incarnation': 'b007:2'}"), -1);
+	assert_string_equal(world_text(state_node_get(w->db, "n1", &w->e), "incarnation"), "b007:1");
+	world_must(w, "node.alive", "{'node': 'n1', 'number': 10, 'incarnation': 'b007:2'}", NULL);
+	assert_string_equal(world_text(state_node_get(w->db, "n1", &w->e), "incarnation"), "b007:2");
+	assert_null(world_text(state_node_get(w->db, "n2", &w->e), "incarnation"));
+	world_must(w, "node.alive", "{'node': 'n1'}", NULL);
+	assert_null(world_text(state_node_get(w->db, "n1", &w->e), "incarnation"));
+	world_free(w);
+}
+
+static void a_disk_proves_the_death_of_the_life_that_the_node_has_and_of_no_other(void **state)
+{
+	static const struct refusal unknown[] = {
+		{"node.fenced", "{'node': 'n1', 'number': 9, 'proof': 'disk'}", ERR_INPUT,
+		 "node n1: a proof by disk must say which life was told to die: incarnation"},
+		{"node.fenced", "{'node': 'n1', 'number': 9, 'proof': 'disk', 'incarnation': 'b007:1'}", ERR_CONFLICT,
+		 "node n1: it has not said which life it has, so what a shared disk says about one proves nothing; "
+		 "fence it by power, or confirm by hand that it is dead"},
+	};
+	/* It has come back and was lost again, and the answer of the life before comes only now. */
+	static const struct refusal late[] = {
+		{"node.fenced", "{'node': 'n1', 'number': 9, 'proof': 'disk', 'incarnation': 'b007:1'}", ERR_CONFLICT,
+		 "node n1: its fencing is number 14, not 9; look at it again"},
+		{"node.fenced", "{'node': 'n1', 'number': 14, 'proof': 'disk', 'incarnation': 'b007:1'}", ERR_CONFLICT,
+		 "node n1: a shared disk says that its life b007:1 is dead, and it has come back in another one since: "
+		 "b007:2; look at it again"},
+	};
+	struct world *w = lost_node();
+
+	(void)state;
+	world_refuses(w, unknown, ARRAY_SIZE(unknown));
+	world_must(w, "node.alive", "{'node': 'n1', 'number': 9, 'incarnation': 'b007:1'}", NULL);
+	world_must(w, "node.alive", "{'node': 'n1', 'incarnation': 'b007:2'}", NULL);
+	world_must(w, "node.lost", "{'node': 'n1'}", "{'node': 'n1', 'life': 'lost', 'number': 14}");
+	world_refuses(w, late, ARRAY_SIZE(late));
+	is_life(w, "n1", "lost");
+	world_must(
+		w, "node.fenced", "{'node': 'n1', 'number': 14, 'proof': 'disk', 'incarnation': 'b007:2'}",
+		"{'node': 'n1', 'life': 'fenced', 'number': 14, 'proof': 'disk', 'incarnation': 'b007:2', 'vms': 1}");
+	/* From here on only a node.alive that says that it is empty makes it live in another one. */
+	assert_int_equal(world_say(w, "node.alive", "{'node': 'n1', 'number': 14, 'incarnation': 'b007:3'}"), -1);
+	assert_string_equal(world_text(state_node_get(w->db, "n1", &w->e), "incarnation"), "b007:2");
+	world_must(w, "node.alive", "{'node': 'n1', 'number': 14, 'empty': true, 'incarnation': 'b007:3'}", NULL);
+	world_free(w);
+}
+
 static void time_proves_nothing_without_a_lease_and_a_watchdog(void **state)
 {
 	static const struct refusal frozen[] = {
@@ -156,7 +214,7 @@ static void time_proves_nothing_without_a_lease_and_a_watchdog(void **state)
 		   "{'node': 'n1', 'cpus': 4, 'memory': {'total': 1, 'free': 1}, 'watchdog': {'armed': true}}", NULL);
 	world_must(w, "node.lost", "{'node': 'n1'}", NULL);
 	world_refuses(w, frozen, 1);
-	world_must(w, "node.fenced", "{'node': 'n1', 'number': 11, 'proof': 'disk'}", NULL);
+	world_must(w, "node.fenced", "{'node': 'n1', 'number': 11, 'proof': 'power'}", NULL);
 	world_free(w);
 	for (size_t i = 0; i < ARRAY_SIZE(reports); i++) {
 		w = three_nodes();
@@ -353,7 +411,7 @@ static void the_manager_can_end_every_move_of_a_fenced_node(void **state)
 			assert_int_equal(world_step(w, 5, rows[i].steps[k], roles[k], k == 2 ? "n2" : "n1", 1), 0);
 		assert_int_equal(DO(w, "node.lost", "{s:s}", "node", rows[i].dead), 0);
 		assert_int_equal(DO(w, "node.fenced", "{s:s, s:I, s:s}", "node", rows[i].dead, "number",
-				    (json_int_t)w->index, "proof", "disk"),
+				    (json_int_t)w->index, "proof", "power"),
 				 0);
 		/* What the dead one says of the move counts no more. */
 		assert_int_equal(
@@ -483,6 +541,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_fencing_is_told_from_the_loss_to_the_return),
 		cmocka_unit_test(what_is_decided_for_another_loss_is_refused),
+		cmocka_unit_test(a_node_has_the_life_that_it_said_last),
+		cmocka_unit_test(a_disk_proves_the_death_of_the_life_that_the_node_has_and_of_no_other),
 		cmocka_unit_test(time_proves_nothing_without_a_lease_and_a_watchdog),
 		cmocka_unit_test(only_the_guests_of_a_fenced_node_are_free),
 		cmocka_unit_test(nothing_that_a_fenced_node_says_counts),
