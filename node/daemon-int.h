@@ -18,11 +18,11 @@ struct daemon_parts {
 	json_t *changed; /* names of guests that commands were about since the last look */
 	json_t *untold;  /* names of guests of ours of which the state lacks what the agent has said */
 	bool was_synced;
-	bool founding;      /* the founder's first commands are on their way */
-	json_t *judged;     /* nodes whose CPU the manager has judged: that CPU */
-	bool report_plain;  /* a report goes without what older hosts do not know */
-	bool restarting;    /* the loop ends for that */
-	bool lost_identity; /* the cluster has removed this host */
+	bool founding;        /* the founder's first commands are on their way */
+	json_t *judged;       /* nodes whose CPU the manager has judged: that CPU */
+	unsigned report_less; /* a report goes without what older hosts do not know: 1 disks, 2 the watchdog, too */
+	bool restarting;      /* the loop ends for that */
+	bool lost_identity;   /* the cluster has removed this host */
 };
 
 /* ---- daemon-look.c: what the state says becomes what this host does ---- */

@@ -307,6 +307,7 @@ void daemon_look(void *arg)
 	if (d->parts->lost_identity)
 		return;
 	moves_look(d->moves);
+	disks_look(d->disks);
 	host_lease_look(d->lease);
 	look_guests(d);
 	fencing_look(d->fencing);

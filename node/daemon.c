@@ -47,6 +47,7 @@
 #define RESTART_AFTER (200 * NS_PER_MS) /* answers on their way go out first */
 #define EVENTS_KEPT 4096
 #define GUESTS_MAX 4096
+#define REPORT_LEAST 2 /* report_less: 1 without shared disks, 2 without the watchdog as well */
 
 /* Taken by notify_open(), and needed again by the next program. */
 static const char *const notify_variables[DAEMON_ENV_KEPT] = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"};
@@ -284,16 +285,17 @@ static void on_agent_fd(void *arg, unsigned ready)
 
 /* ---- reports ---- */
 
-/* A host that is not upgraded yet knows no watchdogs: then the report goes without. */
+/* A host that is not upgraded yet knows no shared disks, or no watchdogs either: then the report goes without. */
 static void reported(void *arg, const json_t *result, const struct err *e)
 {
 	struct daemon *d = arg;
+	unsigned less = d->parts->report_less;
 
 	(void)result;
-	if (e && e->code == ERR_UNSUPPORTED && !d->parts->report_plain) {
-		d->parts->report_plain = true;
+	if (e && e->code == ERR_UNSUPPORTED && less < REPORT_LEAST) {
+		d->parts->report_less = less + 1;
 		daemon_report(d);
-		d->parts->report_plain = false;
+		d->parts->report_less = less;
 	} else if (e)
 		log_debug("event=report-refused error=\"%s\"", e->text);
 }
@@ -311,7 +313,7 @@ void daemon_report(void *arg)
 	struct facts_guest *guests;
 	struct facts_input in = {.version = GODWIT_VERSION};
 	struct err e = ERR_INIT;
-	json_t *facts, *node;
+	json_t *facts, *node, *disks;
 
 	if (!d->replica || !replica_synced(d->replica))
 		return;
@@ -333,7 +335,10 @@ void daemon_report(void *arg)
 		return;
 	}
 	json_object_set_new(facts, "node", json_string(d->identity.node));
-	if (!d->parts->report_plain)
+	disks = d->parts->report_less ? NULL : disks_json(d->disks);
+	if (disks)
+		json_object_set_new(facts, "disks", disks);
+	if (d->parts->report_less < REPORT_LEAST)
 		json_object_set_new(facts, "watchdog", host_lease_report(d->lease));
 	if (json_is_null(json_object_get(facts, "cpu")))
 		json_object_del(facts, "cpu");
@@ -405,6 +410,7 @@ static void tick(void *arg)
 		return;
 	api_tick(d);
 	moves_tick(d->moves);
+	disks_look(d->disks);
 	host_lease_look(d->lease);
 	fencing_look(d->fencing);
 	ha_manager_tick(d->ha);
@@ -640,6 +646,7 @@ static int start_member(struct daemon *d, struct err *e)
 		ring_run(d->ring);
 	if (start_agent(d, e) < 0 || moves_new(d, &d->moves, e) < 0)
 		return -1;
+	d->disks = disks_new(d);
 	d->lease = host_lease_new(d);
 	d->ha = ha_manager_new(d);
 	d->fencing = fencing_new(d);
@@ -691,6 +698,7 @@ static void stop(struct daemon *d)
 	moves_free(d->moves);
 	host_lease_free(d->lease);
 	fencing_free(d->fencing);
+	disks_free(d->disks);
 	ha_manager_free(d->ha);
 	agent_free(d->agent);
 	ring_free(d->ring);

@@ -12,6 +12,7 @@
 #include "cluster/replica.h"
 #include "hv/accel.h"
 #include "node/agent.h"
+#include "node/disks.h"
 #include "node/fencing.h"
 #include "node/ha.h"
 #include "node/host-lease.h"
@@ -56,6 +57,7 @@ struct daemon {
 	struct host_lease *lease;
 	struct ha_manager *ha;
 	struct fencing *fencing;
+	struct disks *disks;
 	struct mover *mover;
 	struct ring *ring;
 	struct moves *moves;

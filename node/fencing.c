@@ -6,14 +6,14 @@
  *   up      -> node.lost. At once when corosync does not reach it. When only its daemon is away, after the time of a
  *              lease: a daemon that is replaced is back before. Never when it was stopped in order (frozen).
  *   lost    -> the proofs race: its power is switched off and seen to be off; or a majority has not heard it for so
- *              long that its lease is over and its watchdog has bitten (cluster/lease.h). The first writes node.fenced.
+ *              long that its lease is over and its watchdog has bitten (cluster/lease.h); or it was told on a shared
+ *              disk to die, in the life that it had last by its own node.alive, and answers there that its guests are
+ *              dead (node/disks.h). The first writes node.fenced.
  *   fenced  -> nothing. cluster/ha.h starts its guests elsewhere.
  *
  * A host that comes back before there is a proof says node.alive itself, and the race ends. All that is known is in the
- * state; so a new manager goes on with the same fencing, and asks the power devices again, which does no harm.
- *
- * What a shared disk proves would be one more runner: its pill is written where race_power() begins, and its
- * acknowledgement is a proof() like the others.
+ * state; so a new manager goes on with the same fencing, and asks the power devices and the host again, which does no
+ * harm: whoever was told to die by one acknowledges that to all.
  */
 #include "node/fencing.h"
 
@@ -32,7 +32,9 @@
 #define ASK_AGAIN (2 * NS_PER_S)
 #define POWER_MOST (60 * NS_PER_S)  /* for all levels of a host together */
 #define POWER_AGAIN (10 * NS_PER_S) /* after all of them have failed */
-#define BOOT_GRACE (60 * NS_PER_S)  /* for hosts that this daemon has never seen: all may be starting */
+#define PILL_MOST (30 * NS_PER_S)   /* on the disks, for one answer */
+#define PILL_AGAIN (2 * NS_PER_S)
+#define BOOT_GRACE (60 * NS_PER_S) /* for hosts that this daemon has never seen: all may be starting */
 #define TEXT_MAX 1000U
 #define FENCINGS_LOOKED_AT 16
 
@@ -50,6 +52,10 @@ struct power_case {
 	enum power_action action;
 	fencing_done_fn *done; /* of a request */
 	void *arg;
+	struct disks_request *pill;
+	int64_t pill_ns;            /* the next one */
+	char told[DISKS_LIFE_TEXT]; /* the life that it names */
+	enum disk_result said;      /* what came of the last one, as a step tells it; DISK_RESULT_MAX: none so far */
 };
 
 struct fencing {
@@ -89,6 +95,7 @@ static struct power_case *case_find(struct fencing *f, const char *node, bool ma
 	c = xcalloc(1, sizeof(*c));
 	c->f = f;
 	c->node = xstrdup(node);
+	c->said = DISK_RESULT_MAX;
 	c->next = f->cases;
 	f->cases = c;
 	return c;
@@ -97,6 +104,7 @@ static struct power_case *case_find(struct fencing *f, const char *node, bool ma
 static void case_free(struct power_case *c)
 {
 	power_free(c->job);
+	disks_pill_cancel(c->pill);
 	free(c->node);
 	free(c);
 }
@@ -109,6 +117,8 @@ static void case_drop(struct fencing *f, const char *node, bool cancel)
 	while (*p && strcmp((*p)->node, node) != 0)
 		p = &(*p)->next;
 	c = *p;
+	if (c)
+		disks_pill_cancel(steal_ptr(c->pill));
 	if (!c || c->done || (c->job && !cancel))
 		return;
 	if (c->job)
@@ -148,7 +158,8 @@ static void step(struct power_case *c, const char *kind, const char *device, uns
 	daemon_propose(c->f->d, "fence.step", NULL, args, NULL, NULL);
 }
 
-static void proof(struct power_case *c, const char *kind, unsigned level, const char *text)
+/* @life: that was told to die, of a proof by disk; or NULL. */
+static void proof(struct power_case *c, const char *kind, unsigned level, const char *life, const char *text)
 {
 	json_t *args;
 
@@ -158,6 +169,8 @@ static void proof(struct power_case *c, const char *kind, unsigned level, const 
 			 "text", short_text(text));
 	if (level)
 		json_object_set_new(args, "level", json_integer((json_int_t)level));
+	if (life)
+		json_object_set_new(args, "incarnation", json_string(life));
 	log_warning("event=fenced node=%s fencing=%lld proof=%s text=\"%s\"", c->node, (long long)c->number, kind,
 		    text);
 	daemon_propose(c->f->d, "node.fenced", NULL, args, NULL, NULL);
@@ -173,7 +186,7 @@ static void on_power_event(void *arg, const struct power_event *event)
 		step(c, "power", event->device, event->level, power_result_names[event->result], event->text);
 	/* The moment at which it is known to be off: with a reboot it is on again at the end. */
 	if (!event->device && !strcmp(event->action, "off") && event->result == POWER_CONFIRMED)
-		proof(c, "power", event->level, event->text);
+		proof(c, "power", event->level, NULL, event->text);
 }
 
 static void on_power_end(void *arg, const struct power_end *end)
@@ -186,7 +199,7 @@ static void on_power_end(void *arg, const struct power_end *end)
 	power_free(steal_ptr(c->job));
 	c->power_ns = clock_now_ns() + POWER_AGAIN;
 	if (c->action == POWER_OFF && end->result == POWER_CONFIRMED)
-		proof(c, "power", end->level, end->text);
+		proof(c, "power", end->level, NULL, end->text);
 	c->done = NULL;
 	if (done)
 		done(c->arg, end);
@@ -260,6 +273,55 @@ static void race_power(struct power_case *c, const json_t *row)
 	c->power_ns = clock_now_ns() + POWER_AGAIN;
 }
 
+/* ---- shared disks ---- */
+
+static const char *step_result(enum disk_result r)
+{
+	return r == DISK_NOT_TOLD ? "failed" : disk_result_is_proof(r) ? "confirmed" : "unknown";
+}
+
+static void on_pill_end(void *arg, enum disk_result r, const char *why)
+{
+	struct power_case *c = arg;
+
+	c->pill = NULL;
+	/* The log may refuse the proof, as the host has come back: then its life is another one, or there is no race.
+	 */
+	c->pill_ns = clock_now_ns() + PILL_AGAIN;
+	log_info("event=pill-end node=%s life=%s result=\"%s\" text=\"%s\"", c->node, c->told, disk_result_name(r),
+		 why);
+	if (disk_result_is_proof(r)) {
+		_free_ char *text = xasprintf("%s (life %s)", why, c->told);
+
+		proof(c, "disk", 0, c->told, text);
+	} else if (r != c->said) {
+		step(c, "disk", NULL, 0, step_result(r), why);
+	}
+	c->said = r;
+}
+
+static void race_disk(struct power_case *c, const json_t *row)
+{
+	struct disks *disks = c->f->d->disks;
+	const char *life = text_of(row, "incarnation");
+	struct err e = ERR_INIT;
+
+	if (c->pill || clock_now_ns() < c->pill_ns || !disks_open_here(disks))
+		return;
+	c->pill_ns = clock_now_ns() + PILL_AGAIN;
+	snprintf(c->told, sizeof(c->told), "%s", life);
+	if (*life)
+		c->pill = disks_pill(disks, id_of(row), life, PILL_MOST, on_pill_end, c, &e);
+	else
+		err_set(&e, ERR_UNAVAILABLE, "it has not said which life it has: it has no shared disk, or is older");
+	if (c->pill && c->said == DISK_RESULT_MAX)
+		step(c, "disk", NULL, 0, "started", "it is told on the shared disks to end its guests");
+	else if (!c->pill && c->said != DISK_NOT_TOLD)
+		step(c, "disk", NULL, 0, "failed", e.text);
+	if (!c->pill)
+		c->said = DISK_NOT_TOLD;
+}
+
 /* ---- time ---- */
 
 static void race_expiry(struct power_case *c, const json_t *row)
@@ -269,7 +331,7 @@ static void race_expiry(struct power_case *c, const json_t *row)
 
 	if (upto <= c->since_ns || json_is_true(json_object_get(row, "frozen")) || !may_ask(c))
 		return;
-	proof(c, "expiry", 0,
+	proof(c, "expiry", 0, NULL,
 	      "a majority has not heard it for so long that its lease is over and its watchdog has ended what it ran");
 }
 
@@ -331,10 +393,13 @@ static void race(struct fencing *f, const json_t *row)
 			power_free(steal_ptr(c->job)); /* what it sees may be from before */
 		c->number = number;
 		c->since_ns = clock_boot_ns();
-		c->asked_ns = c->power_ns = 0;
+		disks_pill_cancel(steal_ptr(c->pill));
+		c->said = DISK_RESULT_MAX;
+		c->asked_ns = c->power_ns = c->pill_ns = 0;
 		c->no_power = false;
 		put_aside(f, node);
 	}
+	race_disk(c, row);
 	race_power(c, row);
 	race_expiry(c, row);
 }

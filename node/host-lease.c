@@ -11,6 +11,10 @@
  * others have concluded from the silence before known here first (docs/timing.md, step 7). A host that was confirmed
  * dead ends all guests that it still has before it says so.
  *
+ * A host that is told on a shared disk to die (node/disks.h) has godwit-watchdog end all guests, which lets none start
+ * either until it is told a new time. It is told none before this host has said node.alive anew; and only what
+ * godwit-watchdog says is taken for their death. Without one the guests are ended, and nothing is proved.
+ *
  * A daemon that is stopped in order writes node.frozen first, so that nobody counts on the lease's end, and then has
  * godwit-watchdog release the guests. The next one arms it again, and only then says that it is frozen no more. One
  * that is replaced by execv() does nothing of this: the lease outlasts that.
@@ -70,6 +74,7 @@ struct host_lease {
 	int64_t told_until;
 	uint64_t reported;
 	bool released;
+	bool die_asked, die_taken; /* on this connection, and answered */
 
 	void (*frozen_done)(void *arg);
 	void *frozen_arg;
@@ -109,17 +114,17 @@ static bool watched(const struct host_lease *h)
 
 static bool may_start(const struct host_lease *h)
 {
-	return h->held && h->cleared && !h->stopping && watched(h);
+	return h->held && h->cleared && !h->stopping && watched(h) && !disks_told(h->d->disks);
 }
 
-/* The lease is over and nobody else ends the guests, or this host was confirmed dead. */
+/* The lease is over, or it was told to die, and nobody else ends the guests; or this host was confirmed dead. */
 static bool must_end(const struct host_lease *h, int64_t now)
 {
 	int64_t until = until_of(h);
 
 	if (h->stopping)
 		return false;
-	if (h->fenced)
+	if (h->fenced || (disks_told(h->d->disks) && !guarded(h)))
 		return true;
 	if (!counted_on(h) || guarded(h) || h->held)
 		return false;
@@ -139,8 +144,10 @@ static void end_guests(struct host_lease *h, int64_t now)
 		log_warning(
 			"event=guests-end text=\"%s\"",
 			h->fenced ? "this host was confirmed dead: what it still runs may run elsewhere, and is killed"
-				  : "the lease of this host is over, and no godwit-watchdog ends its guests: godwitd "
-				    "does");
+			: disks_told(h->d->disks)
+				? "this host was told to die, and no godwit-watchdog ends its guests: godwitd does"
+				: "the lease of this host is over, and no godwit-watchdog ends its guests: godwitd "
+				  "does");
 	}
 	if (h->fenced || now >= h->ending_ns + h->timing.stop_ns)
 		agent_signal_all(h->d->agent, SIGKILL);
@@ -165,12 +172,28 @@ static void unfrozen(void *arg, const json_t *result, const struct err *e)
 	host_lease_look(h);
 }
 
+/* Whether it was not told to die, or what it was told is done. */
+static bool may_live(const struct host_lease *h)
+{
+	const struct disks *s = h->d->disks;
+
+	return !disks_told(s) || disks_are_dead(s) ||
+	       (!guarded(h) && h->ending_ns && agent_empty(h->d->agent, h->ending_ns));
+}
+
 static void alive(void *arg, const json_t *result, const struct err *e)
 {
 	struct host_lease *h = arg;
 
 	(void)result;
 	h->asking = false;
+	if (e && e->code == ERR_UNSUPPORTED && disks_refused(h->d->disks)) {
+		host_lease_look(h); /* once more, without */
+		return;
+	}
+	/* Told to die since it was asked: that comes first, and then it is asked again. */
+	if (!e && h->held && may_live(h))
+		disks_live(h->d->disks);
 	/* Hosts that do not know the command fence nobody. */
 	if ((!e || e->code == ERR_UNSUPPORTED) && h->held && !h->cleared) {
 		h->cleared = true;
@@ -185,11 +208,15 @@ static void ask_alive(struct host_lease *h, const json_t *row)
 {
 	const char *life = json_string_value(json_object_get(row, "life"));
 	json_t *args = json_pack("{s:s}", "node", h->d->identity.node);
+	const char *incarnation;
 
 	if (life && strcmp(life, "up") != 0)
 		json_object_set(args, "number", json_object_get(row, "fencing"));
 	if (h->fenced)
 		json_object_set_new(args, "empty", json_true());
+	incarnation = disks_next_life(h->d->disks);
+	if (incarnation)
+		json_object_set_new(args, "incarnation", json_string(incarnation));
 	h->asking = true;
 	daemon_propose(h->d, "node.alive", NULL, args, alive, h);
 }
@@ -203,7 +230,7 @@ static void keeper_lost(struct host_lease *h, const struct err *e)
 	loop_io_free(steal_ptr(h->keeper_io));
 	keeper_close(&h->keeper);
 	h->keeper = KEEPER_CLIENT_INIT;
-	h->known = h->configured = h->released = false;
+	h->known = h->configured = h->released = h->die_asked = h->die_taken = false;
 	h->told_until = 0;
 	loop_timer_set(h->connect, CONNECT_AGAIN);
 }
@@ -221,6 +248,21 @@ static int keeper_configure_now(struct host_lease *h, struct err *e)
 	return keeper_ask_configure(&h->keeper, &c, e);
 }
 
+/* Told to die: no new time, and all guests are to be ended now. */
+static void keeper_kill(struct host_lease *h)
+{
+	struct err e = ERR_INIT;
+	int r = 0;
+
+	if (!h->configured)
+		r = keeper_configure_now(h, &e);
+	if (r == 0 && !h->die_asked)
+		r = keeper_ask_die(&h->keeper, &e);
+	h->die_asked = true;
+	if (r < 0)
+		keeper_lost(h, &e);
+}
+
 /* What it is to know now. */
 static void keeper_feed(struct host_lease *h, int64_t now)
 {
@@ -230,6 +272,11 @@ static void keeper_feed(struct host_lease *h, int64_t now)
 
 	if (h->keeper.fd < 0 || !h->known || !h->viewed || h->stopping)
 		return;
+	if (disks_told(h->d->disks)) {
+		keeper_kill(h);
+		return;
+	}
+	h->die_asked = h->die_taken = false;
 	if (until == LEASE_FOREVER) {
 		if (!h->released && h->status.state != KEEPER_FREE)
 			r = keeper_ask_release(&h->keeper, &e);
@@ -271,6 +318,14 @@ static void keeper_take(struct host_lease *h, const struct keeper_status *s)
 		if (keeper_ask_seen(&h->keeper, s->report.serial, &e) < 0)
 			log_debug("event=watchdog-seen error=\"%s\"", e.text);
 	}
+	if (s->answer_to == KEEPER_DIE && h->die_asked) {
+		h->die_taken = s->code == ERR_NONE;
+		h->die_asked = h->die_taken; /* refused: asked again */
+	}
+	/* Nothing that it was told since lets it go from there: whatever ended them, no guest is left, and none starts.
+	 */
+	if (h->die_taken && s->state == KEEPER_STOPPED)
+		disks_dead(h->d->disks);
 	if (was_armed != (s->device == KEEPER_DEVICE_ARMED))
 		daemon_report(h->d);
 }
@@ -397,6 +452,12 @@ static void lease_begin(struct host_lease *h, unsigned token_ms)
 		lease_view(h->lease, h->start_ns, &h->view);
 }
 
+void host_lease_told(struct host_lease *h)
+{
+	h->cleared = false;
+	update(h);
+}
+
 /* ---- what the state says ---- */
 
 /* Others count with the longer of the times that the state names and that this host has reported last. So it may go by
@@ -447,7 +508,9 @@ void host_lease_look(struct host_lease *h)
 	if (life && strcmp(life, "up") != 0)
 		h->cleared = false;
 	update(h);
-	if (h->held && !h->cleared && !h->asking && !h->stopping &&
+	if (h->held && !h->asking && !h->stopping && may_live(h) &&
+	    (!h->cleared || disks_told(h->d->disks) ||
+	     disks_unsaid(h->d->disks, json_string_value(json_object_get(row, "incarnation")))) &&
 	    (!h->fenced || (h->ending_ns && agent_empty(h->d->agent, h->ending_ns))))
 		ask_alive(h, row);
 	else if (may_start(h) && h->frozen && !h->asking)

@@ -36,6 +36,9 @@ void host_lease_view(struct host_lease *h, const struct bus_view *v);
 /* The state may have changed, or a second has passed: the token's time, this host's life. */
 void host_lease_look(struct host_lease *h);
 
+/* This host is told to die (node/disks.h): disks_dead() follows, from the loop. */
+void host_lease_told(struct host_lease *h);
+
 /* This daemon is being stopped in order, its guests are to run on: @done follows, once. What counts on the lease is
  * told so first. Where that is not possible @done follows all the same, and the guests end with the lease. */
 void host_lease_freeze(struct host_lease *h, void (*done)(void *arg), void *arg);

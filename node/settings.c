@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "cluster/state.h"
 #include "node/corosync.h"
+#include "node/disks.h"
 #include "node/name.h"
 
 #define RULES_MAX 256
@@ -31,6 +32,7 @@ static const struct {
 	{"migration.per-link", 1, 64, NULL},
 	{"cluster.token-ms", COROSYNC_TOKEN_MS_MIN, COROSYNC_TOKEN_MS_MAX, NULL},
 	{"cluster.qdevice", 0, 0, host_check},
+	{DISKS_SETTING, 0, 0, disks_check},
 	{STATE_SETTING_HA_DEFAULT, 0, 0, ha_default_check},
 	{STATE_SETTING_HA_WISH, 0, 31, NULL},
 };
