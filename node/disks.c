@@ -52,6 +52,8 @@ struct disks {
 	bool told, dead;
 	uint64_t request; /* told */
 	struct disks_request *requests;
+	uint32_t members[DISK_SLOTS]; /* as the disks were told */
+	size_t n_members;
 };
 
 /* ---- lives ---- */
@@ -259,6 +261,7 @@ static void open_all(struct disks *s, json_t *paths, uint32_t token_ms)
 	s->say_ns = 0;
 	s->paths = json_incref(paths);
 	s->token_ms = token_ms;
+	s->n_members = 0;
 	c.life = s->life;
 	for (c.n_paths = 0; c.n_paths < json_array_size(paths); c.n_paths++) {
 		c.paths[c.n_paths] = json_string_value(json_array_get(paths, c.n_paths));
@@ -274,6 +277,10 @@ static void members_tell(struct disks *s, const struct corosync_conf *conf)
 
 	for (size_t i = 0; i < conf->n_nodes && n < DISK_SLOTS; i++)
 		ids[n++] = conf->nodes[i].id;
+	if (n == s->n_members && !memcmp(ids, s->members, n * sizeof(*ids)))
+		return; /* each telling is a round of every disk */
+	memcpy(s->members, ids, n * sizeof(*ids));
+	s->n_members = n;
 	disk_members(s->disk, ids, n);
 }
 
@@ -283,6 +290,7 @@ void disks_look(struct disks *s)
 	struct corosync_conf conf = {0};
 	json_t *row, *paths;
 	struct err e = ERR_INIT;
+	bool same;
 
 	if (ring_conf(db, s->d->identity.cluster, &conf, &e) < 0 || !conf.n_nodes)
 		return;
@@ -293,11 +301,13 @@ void disks_look(struct disks *s)
 	if (!row || disks_check(paths, NULL) < 0)
 		paths = NULL;
 	/* What was told is first brought to its end, in the life that was told. */
-	if (!s->told && (!paths || !json_equal(paths, s->paths) || conf.token_ms != s->token_ms)) {
+	same = paths ? s->disk && json_equal(paths, s->paths) && conf.token_ms == s->token_ms : !s->disk;
+	if (!s->told && !same) {
 		if (s->disk)
 			close_all(s);
 		if (paths)
 			open_all(s, paths, conf.token_ms);
+		daemon_report(s->d);
 	}
 	if (s->disk)
 		members_tell(s, &conf);
@@ -370,8 +380,11 @@ void disks_free(struct disks *s)
 {
 	if (!s)
 		return;
-	while (s->requests)
-		disks_pill_cancel(s->requests);
+	for (struct disks_request *r = steal_ptr(s->requests), *next; r; r = next) {
+		next = r->next;
+		disk_pill_cancel(r->request);
+		free(r);
+	}
 	if (s->disk)
 		close_all(s);
 	free(s);

@@ -200,6 +200,7 @@ static void alive(void *arg, const json_t *result, const struct err *e)
 		log_info("event=lease-cleared text=\"guests may start here\"");
 	} else if (e) {
 		log_debug("event=alive error=\"%s\"", e->text);
+		return; /* asked again by the next look: a refusal may have come at once, from within this one */
 	}
 	host_lease_look(h);
 }
