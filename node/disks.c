@@ -126,6 +126,7 @@ void disks_live(struct disks *s)
 	if (s->disk) {
 		/* Without a life of its own in the log, too: what was told is over, and pills for it are void. */
 		s->life.incarnation = s->next ? s->next : incarnation_new(s);
+		s->next = 0;
 		disk_renew(s->disk, s->life.incarnation);
 	}
 	if (s->told)
