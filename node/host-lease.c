@@ -78,6 +78,7 @@ struct host_lease {
 
 	void (*frozen_done)(void *arg);
 	void *frozen_arg;
+	bool freezing; /* node.frozen was proposed: nothing that follows may take it back */
 	bool stopping;
 	struct loop_timer *beat, *end, *connect, *freeze;
 };
@@ -114,7 +115,7 @@ static bool watched(const struct host_lease *h)
 
 static bool may_start(const struct host_lease *h)
 {
-	return h->held && h->cleared && !h->stopping && watched(h) && !disks_told(h->d->disks);
+	return h->held && h->cleared && !h->stopping && !h->freezing && watched(h) && !disks_told(h->d->disks);
 }
 
 /* The lease is over, or it was told to die, and nobody else ends the guests; or this host was confirmed dead. */
@@ -562,7 +563,7 @@ static void froze(void *arg, const json_t *result, const struct err *e)
 
 void host_lease_freeze(struct host_lease *h, void (*done)(void *arg), void *arg)
 {
-	if (h->stopping)
+	if (h->stopping || h->freezing)
 		return;
 	h->frozen_done = done;
 	h->frozen_arg = arg;
@@ -571,7 +572,10 @@ void host_lease_freeze(struct host_lease *h, void (*done)(void *arg), void *arg)
 		freeze_over(h);
 		return;
 	}
-	/* Beats go on until the state has it. */
+	/* Beats go on until the state has it. Where an earlier daemon's freeze has just been taken back, and the log is
+	 * slow, that must not be asked for again behind this one: others would count on a lease that nobody guards. */
+	h->freezing = true;
+	agent_allow(h->d->agent, false);
 	loop_timer_set(h->freeze, FREEZE_MOST);
 	daemon_propose(h->d, "node.frozen", NULL, json_pack("{s:s, s:b}", "node", h->d->identity.node, "on", 1), froze,
 		       h);
