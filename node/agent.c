@@ -348,10 +348,16 @@ void agent_signal_all(struct agent *a, int sig)
 	look_soon(a);
 }
 
+/* By the last look, not by what we could get hold of: that a QEMU cannot be watched does not make it dead. */
+static bool ours_seen(const struct agent *a, const struct guest *g)
+{
+	return g->here && !strcmp(g->have_cluster, a->opt.cluster) && g->have.status != VM_STATUS_GONE;
+}
+
 bool agent_empty(const struct agent *a, int64_t since_ns)
 {
 	for (const struct guest *g = a->guests; g; g = g->next)
-		if (ours_lives(a, g) || (job_active(&g->job) && g->doing == AGENT_START))
+		if (ours_seen(a, g) || (job_active(&g->job) && g->doing == AGENT_START))
 			return false;
 	return a->seen_boot_ns > since_ns;
 }

@@ -375,6 +375,30 @@ static void memory_of_guests_is_counted(void **state)
 	agent_free(a);
 }
 
+/* A guest that the look shows counts, although its process could not be got hold of. */
+static void host_is_not_empty_while_a_look_shows_a_guest(void **state)
+{
+	_free_ char *script = xasprintf("%s.list", run_dir);
+	struct agent *a;
+	FILE *f = fopen(script, "we");
+
+	(void)state;
+	assert_non_null(f);
+	fprintf(f,
+		"#!/bin/sh\necho '[{\"name\": \"t1\", \"uuid\": \"%s\", \"mark\": \"godwit:%s:1\", \"status\": "
+		"\"running\", \"pid\": 1, \"start_time\": 1}]'\n",
+		host_uuid, HOST_CLUSTER);
+	assert_int_equal(fchmod(fileno(f), 0700), 0);
+	assert_int_equal(fclose(f), 0);
+	a = new_agent(script);
+	assert_false(agent_empty(a, 0));
+	want(a, 1, AGENT_RUNNING, "");
+	run_until(a, "running", "");
+	assert_false(agent_empty(a, 0));
+	agent_free(a);
+	unlink(script);
+}
+
 /* ---- a daemon that is killed ---- */
 
 /* A process that does what a daemon does with its agent, until it is killed. */
@@ -476,6 +500,7 @@ int main(void)
 		TEST(guest_that_changes_alone_is_followed_and_what_is_known_costs_no_look),
 		TEST(what_others_started_is_reported_and_never_touched),
 		TEST(memory_of_guests_is_counted),
+		TEST(host_is_not_empty_while_a_look_shows_a_guest),
 		TEST(daemon_killed_at_any_moment_loses_no_guest_and_starts_none_twice),
 	};
 
