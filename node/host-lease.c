@@ -57,7 +57,7 @@ struct host_lease {
 	size_t n_seen;
 	int64_t start_ns; /* of this lease object: what was granted before ends by then and a lease */
 
-	bool held, told_unguarded;
+	bool held, told_unguarded, told_armed;
 	bool cleared; /* node.alive is in the log, after the lease began */
 	bool asking;
 	bool fenced, frozen; /* as the state says of this host */
@@ -98,9 +98,16 @@ static bool counted_on(const struct host_lease *h)
 	return h->viewed && until_of(h) != LEASE_FOREVER;
 }
 
+/* Does godwit-watchdog end the guests? Not yet while it waits for the first time: it would pet the device for ever. */
 static bool guarded(const struct host_lease *h)
 {
-	return h->keeper.fd >= 0 && h->known && h->configured;
+	return h->keeper.fd >= 0 && h->known && h->configured && h->status.state >= KEEPER_ARMED;
+}
+
+/* May others count on the hardware behind it? */
+static bool armed(const struct host_lease *h)
+{
+	return guarded(h) && h->status.device == KEEPER_DEVICE_ARMED;
 }
 
 /* Does who ends the guests know of the lease? */
@@ -298,7 +305,6 @@ static void keeper_feed(struct host_lease *h, int64_t now)
 
 static void keeper_take(struct host_lease *h, const struct keeper_status *s)
 {
-	bool was_armed = h->known && h->status.device == KEEPER_DEVICE_ARMED;
 	struct err e = ERR_INIT;
 
 	if (!h->known || s->state != h->status.state || s->device != h->status.device)
@@ -328,8 +334,6 @@ static void keeper_take(struct host_lease *h, const struct keeper_status *s)
 	 */
 	if (h->die_taken && s->state == KEEPER_STOPPED)
 		disks_dead(h->d->disks);
-	if (was_armed != (s->device == KEEPER_DEVICE_ARMED))
-		daemon_report(h->d);
 }
 
 static void on_keeper(void *arg, unsigned ready)
@@ -394,6 +398,10 @@ static void update(struct host_lease *h)
 		loop_defer(h->d->loop, (loop_fn *)host_lease_look, h);
 	}
 	keeper_feed(h, now);
+	if (armed(h) != h->told_armed) { /* others must not go by what is true no more */
+		h->told_armed = armed(h);
+		daemon_report(h->d);
+	}
 	end_guests(h, now);
 	agent_allow(h->d->agent, may_start(h));
 	if (held && until != LEASE_FOREVER)
@@ -601,9 +609,7 @@ json_t *host_lease_json(const struct host_lease *h)
 
 json_t *host_lease_report(const struct host_lease *h)
 {
-	bool armed = guarded(h) && h->status.device == KEEPER_DEVICE_ARMED;
-
-	return json_pack("{s:b, s:i, s:i}", "armed", armed, "timeout_s", armed ? (int)h->status.watchdog_s : 0,
+	return json_pack("{s:b, s:i, s:i}", "armed", armed(h), "timeout_s", armed(h) ? (int)h->status.watchdog_s : 0,
 			 "token_ms", (int)h->token_ms);
 }
 
