@@ -380,10 +380,12 @@ static void tell(struct agent *a, struct guest *g, const struct agent_action *ac
 	bool gone = !g->here || g->have.status == VM_STATUS_GONE, same;
 	/* It shall run, does not, and nothing is started here: the manager's turn. */
 	bool failed = g->want.intent == AGENT_RUNNING && action->act == AGENT_REPORT && gone;
+	/* What ended under an earlier epoch lies there still: it is the start under this one that failed. */
+	bool older = failed && g->here && g->have.epoch < g->want.epoch;
 	struct agent_status s = {
 		.name = g->name,
 		.uuid = g->here ? g->have.uuid : g->want_uuid,
-		.epoch = g->here && !foreign ? g->have.epoch : g->want.epoch,
+		.epoch = g->here && !foreign && !older ? g->have.epoch : g->want.epoch,
 		.status = failed    ? "failed"
 			  : g->here ? vm_status_names[g->have.status]
 				    : "stopped",
