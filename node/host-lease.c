@@ -175,9 +175,10 @@ static void unfrozen(void *arg, const json_t *result, const struct err *e)
 	struct host_lease *h = arg;
 
 	(void)result;
-	if (e)
+	if (e) /* perhaps at once, out of the call that asked: daemon.c looks again within a second */
 		log_debug("event=unfreeze error=\"%s\"", e->text);
-	host_lease_look(h);
+	else
+		host_lease_look(h);
 }
 
 /* Whether it was not told to die, or what it was told is done. */
@@ -210,7 +211,9 @@ static void alive(void *arg, const json_t *result, const struct err *e)
 		log_debug("event=alive error=\"%s\"", e->text);
 		return; /* asked again by the next look: a refusal may have come at once, from within this one */
 	}
-	host_lease_look(h);
+	/* Not taken: that may have been said at once, out of the call that asked. The next tick asks again. */
+	if (!e || e->code != ERR_UNAVAILABLE)
+		host_lease_look(h);
 }
 
 static void ask_alive(struct host_lease *h, const json_t *row)
