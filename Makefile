@@ -83,6 +83,8 @@ $(B)/sim/moves-sim: $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/moves-*.c)) $(c
 	$(link)
 $(B)/sim/lease-sim: $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/lease-*.c)) $(call libs,$(LINK_cluster))
 	$(link)
+$(B)/sim/ha-sim: $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/ha-*.c)) $(call libs,$(LINK_node))
+	$(link) -Wl,--wrap=timing_make
 $(B)/fuzz/%: $(B)/tests/fuzz/%.o $(call libs,$(LINK_node))
 	$(link) -fsanitize=fuzzer
 $(B)/tools/replica-member: $(B)/tests/tools/replica-member.o $(B)/tests/unit/cluster/kv-machine.o $(call libs,$(LINK_cluster))
@@ -156,7 +158,7 @@ help:
 	@sed -n 's/^## /  /p' Makefile
 
 # What scripts/check builds.
-programs-of-tests: $(UNIT) $(TOOLS) $(PRELOADS) $(addprefix $(B)/sim/,replica-sim move-sim moves-sim lease-sim)
+programs-of-tests: $(UNIT) $(TOOLS) $(PRELOADS) $(addprefix $(B)/sim/,replica-sim move-sim moves-sim lease-sim ha-sim)
 fuzzers: $(FUZZERS)
 tidy: $(SOURCES:%=build/tidy/%.ok)
 build/tidy/%.ok: % $(HEADERS) .clang-tidy
