@@ -118,16 +118,26 @@ static bool runs(const struct host *h, unsigned g, const json_t *vm)
 	return false;
 }
 
-/* Why it waits, as the plan says: no room is a reason only where there is little of it. */
-static bool waits(const json_t *plan, const char *name, bool roomy)
+/* It waits, and the plan says why. */
+static bool waits(const json_t *plan, const char *name)
 {
 	json_t *a;
 	size_t i;
 
 	json_array_foreach (plan, i, a)
 		if (!strcmp(text_of(a, "vm"), name) && !strcmp(text_of(a, "action"), "wait"))
-			return text_of(a, "why")[0] && !roomy && json_is_null(json_object_get(a, "until"));
+			return text_of(a, "why")[0] && json_is_null(json_object_get(a, "until"));
 	return false;
+}
+
+/* How many guests must wait: all are of one size. */
+static unsigned without_room(void)
+{
+	unsigned slots = 0;
+
+	for (unsigned i = 1; i <= ha->n_hosts; i++)
+		slots += ha->hosts[i].broken ? 0 : ha->slots;
+	return slots < ha->n_guests ? ha->n_guests - slots : 0;
 }
 
 /* What is not as it should be; NULL: nothing. */
@@ -143,7 +153,9 @@ static const char *unrest(unsigned *ret_guest, unsigned *ret_waits)
 	if (!h)
 		return "nobody manages the cluster";
 	for (unsigned k = 1; k <= ha->n_hosts; k++)
-		if (!ha->hosts[k].up || !ha->hosts[k].synced || ha->hosts[k].applied < ha->log_n)
+		if (ha->hosts[k].broken)
+			continue;
+		else if (!ha->hosts[k].up || !ha->hosts[k].synced || ha->hosts[k].applied < ha->log_n)
 			return "a host is not up to date";
 	ha->at = (struct host *)h;
 	nodes = state_node_list(h->db, NULL);
@@ -151,12 +163,13 @@ static const char *unrest(unsigned *ret_guest, unsigned *ret_waits)
 	plan = ha_manager_json(h->d.ha, NULL);
 	ha->at = NULL;
 	json_array_foreach (nodes, i, o)
-		if (strcmp(text_of(o, "life"), "up") != 0 || json_is_true(json_object_get(o, "frozen")))
+		if (strcmp(text_of(o, "life"), ha->hosts[i + 1].broken ? "fenced" : "up") != 0 ||
+		    (!ha->hosts[i + 1].broken && json_is_true(json_object_get(o, "frozen"))))
 			why = "a host is not up";
 	json_array_foreach (vms, i, o) {
 		if (runs(h, (unsigned)i, o))
 			continue;
-		if (waits(json_object_get(plan, "plan"), text_of(o, "name"), ha->roomy)) {
+		if (*ret_waits < without_room() && waits(json_object_get(plan, "plan"), text_of(o, "name"))) {
 			(*ret_waits)++;
 			continue;
 		}

@@ -151,13 +151,15 @@ enum fault {
 	FAULT_ALL_OFF,
 	FAULT_SLOW,
 	FAULT_BUSY,
+	FAULT_BREAK,
 	FAULT_MANAGER,
 	FAULT_MAX
 };
-static const unsigned often[FAULT_MAX] = {6, 4, 5, 2, 2, 3, 2, 4, 1, 1, 1, 3};
-static const char *const names[FAULT_MAX] = {"power cut",      "hangs",         "is cut off",     "one cable, one way",
-					     "flaps",          "daemon killed", "daemon stopped", "QEMU dies",
-					     "all lose power", "is slow",       "is busy",        "the manager dies"};
+static const unsigned often[FAULT_MAX] = {6, 4, 5, 2, 2, 3, 2, 4, 1, 1, 1, 2, 3};
+static const char *const names[FAULT_MAX] = {"power cut",       "hangs",         "is cut off",     "one cable, one way",
+					     "flaps",           "daemon killed", "daemon stopped", "QEMU dies",
+					     "all lose power",  "is slow",       "is busy",        "breaks for good",
+					     "the manager dies"};
 
 static void on_daemon_again(struct event *ev)
 {
@@ -253,6 +255,13 @@ static void fire(struct host *h, enum fault f)
 	case FAULT_SLOW:
 		h->slow_until = ha->now + ha_between(500, 6000);
 		break;
+	case FAULT_BREAK: /* one of them: the others have quorum */
+		for (unsigned i = 1; i <= ha->n_hosts; i++)
+			if (ha->hosts[i].broken)
+				return;
+		h->broken = true;
+		ha_power_off(h, "breaks");
+		break;
 	case FAULT_BUSY:
 		h->busy_until = ha->now + ha_between(500, 6000);
 		break;
@@ -306,6 +315,22 @@ void ha_faults_begin(void)
 
 /* ---- at the end ---- */
 
+/* Nothing else can prove it of a host that was stopped in order, or whose watchdog was not armed. */
+static void confirm(struct host *h, const json_t *row)
+{
+	if (!strcmp(json_string_value(json_object_get(row, "life")), "up") &&
+	    json_is_true(json_object_get(row, "frozen")))
+		daemon_propose(
+			&h->d, "node.lost", NULL,
+			json_pack("{s:O, s:s}", "node", json_object_get(row, "name"), "reason", "somebody says so"),
+			NULL, NULL);
+	else if (!strcmp(json_string_value(json_object_get(row, "life")), "lost") && ha_chance(100))
+		daemon_propose(&h->d, "node.fenced", NULL,
+			       json_pack("{s:O, s:O, s:s, s:s}", "node", json_object_get(row, "name"), "number",
+					 json_object_get(row, "fencing"), "proof", "manual", "text", "it is broken"),
+			       NULL, NULL);
+}
+
 /* A person looks after hosts that were put aside, and after what no proof could be found for. */
 static void on_person(struct event *ev)
 {
@@ -322,10 +347,15 @@ static void on_person(struct event *ev)
 		return;
 	ha->at = h;
 	nodes = state_node_list(h->db, NULL);
-	json_array_foreach (nodes, i, row)
+	json_array_foreach (nodes, i, row) {
+		if (ha->hosts[i + 1].broken) {
+			confirm(h, row);
+			continue;
+		}
 		if (!json_is_null(json_object_get(row, "aside")))
 			daemon_propose(&h->d, "node.aside-clear", NULL,
 				       json_pack("{s:O}", "node", json_object_get(row, "name")), NULL, NULL);
+	}
 	json_decref(nodes);
 	ha->at = NULL;
 }

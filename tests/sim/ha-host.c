@@ -585,6 +585,8 @@ static void on_daemon(struct event *ev)
 
 void ha_boot(struct host *h)
 {
+	if (h->broken)
+		return;
 	h->boot++;
 	h->power = true;
 	h->hung_until = 0;

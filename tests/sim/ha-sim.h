@@ -98,7 +98,7 @@ struct host {
 	unsigned n;
 	char name[8];
 	/* the machine */
-	bool power;
+	bool power, broken; /* broken: it never comes back */
 	uint32_t boot;
 	int64_t ppm, skew_ns, wall_ns; /* of CLOCK_BOOTTIME; wall_ns is added to real time for CLOCK_REALTIME */
 	int64_t hung_until;
@@ -164,7 +164,7 @@ struct ha_world {
 	struct timing timing;
 
 	unsigned shape, n_hosts, n_guests;
-	bool roomy; /* any two hosts hold all guests */
+	unsigned slots; /* guests that fit on a host */
 	struct host hosts[HOSTS_MAX + 1];
 	struct loop_timer timers[(HOSTS_MAX + 2) * TIMERS_MAX];
 	struct power_job jobs[JOBS_MAX];

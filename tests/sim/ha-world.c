@@ -16,6 +16,8 @@
 #define HEAL_LIMIT (150 * NS_PER_S) /* and must be at rest by then */
 #define WALL_MS 1700000000000LL
 #define SHAPES 4
+#define GUEST_MIB 1024
+#define HOST_MIB 512 /* that placement leaves to the host */
 
 struct ha_world *ha;
 
@@ -199,13 +201,13 @@ void ha_fail(const char *fmt, ...)
 
 static const struct shape {
 	unsigned hosts, guests;
-	unsigned memory;  /* MiB of each host; a guest has 1024 */
+	unsigned memory;  /* MiB of each host; a guest has GUEST_MIB */
 	bool devices;     /* fence devices */
 	unsigned dogless; /* hosts without a watchdog, from the last one on */
 } shapes[SHAPES] = {
 	{3, 3, 8192, true, 0},
 	{3, 3, 8192, false, 0},
-	{3, 4, 3500, true, 1},
+	{3, 5, 2700, true, 1},
 	{5, 5, 8192, false, 1},
 };
 
@@ -242,7 +244,7 @@ static void guests_make(const struct shape *s, sqlite3 **db)
 		snprintf(node, sizeof(node), "n%u", 1 + g % s->hosts);
 		command_on_all(s, db, "vm.create",
 			       json_pack("{s:{s:s, s:s, s:i, s:i}, s:s, s:b}", "definition", "name", name, "uuid", uuid,
-					 "memory", 1024, "vcpus", 1, "node", node, "start", 1));
+					 "memory", GUEST_MIB, "vcpus", 1, "node", node, "start", 1));
 		command_on_all(s, db, "vm.ha",
 			       json_pack("{s:s, s:s, s:i, s:i}", "name", name, "mode", "restart", "priority",
 					 100 + (int)g * 10, "max_restarts", 30));
@@ -289,7 +291,7 @@ static void begin(void)
 	s = &shapes[ha->shape];
 	ha->n_hosts = s->hosts;
 	ha->n_guests = s->guests;
-	ha->roomy = s->memory > 1024 * (s->guests + 1);
+	ha->slots = (s->memory - HOST_MIB) / GUEST_MIB;
 	__real_timing_make(TOKEN_MS, &ha->timing);
 	if (!databases[ha->shape][1])
 		databases_make(s, databases[ha->shape]);
