@@ -64,12 +64,12 @@ void __wrap_timing_make(unsigned token_ms, struct timing *ret)
 }
 
 /* What the code under test takes for chance. */
-ssize_t getrandom(void *buf, size_t n, unsigned flags)
+ssize_t getrandom(void *buffer, size_t length, unsigned flags)
 {
 	(void)flags;
-	for (size_t i = 0; i < n; i++)
-		((unsigned char *)buf)[i] = (unsigned char)ha_random();
-	return (ssize_t)n;
+	for (size_t i = 0; i < length; i++)
+		((unsigned char *)buffer)[i] = (unsigned char)ha_random();
+	return (ssize_t)length;
 }
 
 /* ---- time ---- */
@@ -238,10 +238,10 @@ static void guests_make(const struct shape *s, sqlite3 **db)
 {
 	char name[16], uuid[40], node[16];
 
-	for (unsigned g = 0; g < s->guests; g++) {
+	for (unsigned g = 0, n = 0; g < s->guests; g++, n = n + 1 < s->hosts ? n + 1 : 0) {
 		snprintf(name, sizeof(name), "g%u", g);
 		snprintf(uuid, sizeof(uuid), "00000000-0000-4000-8000-%012u", g);
-		snprintf(node, sizeof(node), "n%u", 1 + g % s->hosts);
+		snprintf(node, sizeof(node), "n%u", 1 + n);
 		command_on_all(s, db, "vm.create",
 			       json_pack("{s:{s:s, s:s, s:i, s:i}, s:s, s:b}", "definition", "name", name, "uuid", uuid,
 					 "memory", GUEST_MIB, "vcpus", 1, "node", node, "start", 1));

@@ -17,6 +17,7 @@ static struct {
 	char status[32], note[256], result[256];
 	pid_t pid;
 	bool foreign, done;
+	int64_t epoch;
 	unsigned statuses, results;
 	enum agent_act act;
 } heard;
@@ -44,6 +45,7 @@ static void on_status(void *arg, const struct agent_status *s)
 	snprintf(heard.status, sizeof(heard.status), "%s", s->status);
 	snprintf(heard.note, sizeof(heard.note), "%s", s->note ? s->note : "");
 	heard.pid = s->pid;
+	heard.epoch = s->epoch;
 	heard.foreign = s->foreign;
 	heard.statuses++;
 }
@@ -80,14 +82,18 @@ static struct agent *new_agent(const char *vm_program)
 	return new_agent_every(vm_program, NS_PER_S);
 }
 
-static void want(struct agent *a, int64_t epoch, enum agent_intent intent, const char *more)
+static void want_as(struct agent *a, int64_t epoch, enum agent_intent intent, json_t *d)
 {
-	json_t *d = host_definition("t1", host_uuid, more);
 	struct agent_guest g = {
 		.name = "t1", .uuid = host_uuid, .epoch = epoch, .intent = intent, .stop_s = -1, .definition = d};
 
 	agent_set(a, &g, 1);
 	json_decref(d);
+}
+
+static void want(struct agent *a, int64_t epoch, enum agent_intent intent, const char *more)
+{
+	want_as(a, epoch, intent, host_definition("t1", host_uuid, more));
 }
 
 /* The same by agent_update(). */
@@ -151,6 +157,7 @@ static void guest_is_started_kept_and_stopped(void **state)
 
 static void guest_that_crashes_is_started_again_under_a_new_epoch_only(void **state)
 {
+	json_t *wrong = host_definition("t1", host_uuid, "");
 	struct agent *a;
 	struct vm *vm = NULL;
 	pid_t pid;
@@ -174,10 +181,15 @@ static void guest_that_crashes_is_started_again_under_a_new_epoch_only(void **st
 	run_until(a, "failed", "its QEMU ended without being told to");
 	assert_int_equal(heard.results, 0);
 	assert_int_equal(host_qemus(host_uuid), 0);
-	want(a, 2, AGENT_RUNNING, "");
+	/* A start that fails before it comes to remove what lies there has failed under its own epoch. */
+	json_object_set_new(wrong, "nonsense", json_true());
+	want_as(a, 2, AGENT_RUNNING, wrong);
+	run_until(a, "failed", "nonsense");
+	assert_int_equal(heard.epoch, 2);
+	want(a, 3, AGENT_RUNNING, "");
 	run_until(a, "running", "");
 	assert_int_not_equal(heard.pid, pid);
-	want(a, 2, AGENT_KILLED, "");
+	want(a, 3, AGENT_KILLED, "");
 	run_until(a, "stopped", "");
 	assert_int_equal(heard.act, AGENT_KILL);
 	agent_free(a);
