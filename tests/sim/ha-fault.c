@@ -9,7 +9,7 @@
 #include "tests/sim/ha-sim.h"
 
 #define FAULTS_BEGIN_MS 2500
-#define FAULTS_END_MS 12000
+#define FAULTS_END_MS 10500
 
 const char *const power_action_names[POWER_ACTION_MAX] = {"off", "on", "reboot"};
 const char *const power_result_names[POWER_RESULT_MAX] = {"confirmed", "failed", "unknown"};

@@ -12,7 +12,7 @@
 #include "cluster/state.h"
 #include "tests/sim/ha-sim.h"
 
-#define FAULT_TIME (19 * NS_PER_S)  /* then everything heals */
+#define FAULT_TIME (17 * NS_PER_S)  /* then everything heals */
 #define HEAL_LIMIT (150 * NS_PER_S) /* and must be at rest by then */
 #define WALL_MS 1700000000000LL
 #define SHAPES 4
@@ -370,7 +370,7 @@ bool ha_run(struct ha_world *w, const struct ha_options *o)
 		event_run();
 		if (w->healing && w->now > w->rest_at) {
 			w->rest_at = w->now + NS_PER_S / 2;
-			if (w->now > FAULT_TIME + 3 * NS_PER_S && ha_at_rest())
+			if (w->now > FAULT_TIME + 2 * NS_PER_S && ha_at_rest())
 				break;
 		}
 	}
