@@ -53,7 +53,7 @@ class Qemu:
 class Watch(threading.Thread):
     """Looks all the while which QEMUs live on which host, in all of them at once and from outside.
 
-    doubles: every moment at which a guest had two. Guests that are being moved have two by right: nobody may watch a move with this.
+    doubles: every moment at which a guest had two. A guest that is moved has two by right; it has to be in moves.
     A QEMU that has been killed and not yet reaped (a zombie) has no memory and no threads any more; it does not count.
     """
 
@@ -62,6 +62,7 @@ class Watch(threading.Thread):
         self.cluster = cluster
         self.ending = threading.Event()
         self.doubles: list[str] = []
+        self.moves: set[str] = set()
         self.samples = 0
         self.longest = 0.0  # seconds between two looks
         self.known: dict[int, tuple[float, Optional[str]]] = {}  # pid: seen first, and its guest; None: no QEMU so far
@@ -80,7 +81,7 @@ class Watch(threading.Thread):
             guests: dict[str, list[Qemu]] = {}
             for qemu in self.look():
                 guests.setdefault(qemu.guest, []).append(qemu)
-            self.doubles += [f"{name} on {' and '.join(q.host for q in found)}" for name, found in guests.items() if len(found) > 1]
+            self.doubles += [f"{name} on {' and '.join(q.host for q in found)}" for name, found in guests.items() if len(found) > 1 and name not in self.moves]
             self.samples += 1
             now = time.monotonic()
             self.longest, last = max(self.longest, now - last), now

@@ -19,6 +19,9 @@ from power import AGENT, Outlet, PowerSwitch, switch_of
 
 BOOT_SECONDS = 90
 WATCH_GAP_SECONDS = 1.0  # a double that is shorter than the time between two looks could be missed: how long that may be
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+LEASE_SECONDS = 4.0
+STOP_SECONDS = 1.0
 EXPIRY_SECONDS = 7.5  # from the view without a host to the proof by its watchdog (docs/timing.md)
 
 
@@ -32,16 +35,24 @@ def check(right: bool, text: str) -> None:
 
 
 class Stage:
-    """power: every host hangs on a switch that the cluster knows. watchdog: every host has a watchdog, which resets it."""
+    """power: every host hangs on a switch that the cluster knows. watchdog: every host has a watchdog, which resets it.
 
-    def __init__(self, count: int = 3, power: bool = True, watchdog: bool = False) -> None:
+    links: cables of each host. clock: the wall clocks of all daemons can be put forward (libfaketime); nothing else of time changes.
+    """
+
+    def __init__(self, count: int = 3, power: bool = True, watchdog: bool = False, links: int = 1, clock: bool = False) -> None:
         self.parts = Path(tempfile.mkdtemp(prefix="godwit-ha-"))
         self.parts.chmod(0o755)
         self.power = power
         self.watchdog = watchdog
         self.acknowledged: dict[str, list[tuple[int, int]]] = {}
         self.armed: set[int] = set()  # first processes of hosts whose watchdog runs
-        self.hosts = Hosts(count, {"/usr/sbin": PowerSwitch.install(self.parts / "agents")})
+        self.hosts = Hosts(count, {"/usr/sbin": PowerSwitch.install(self.parts / "agents")}, links)
+        self.wrapper: list[str] = []
+        if clock:
+            self.put_forward(0)
+            self.wrapper = ["env", f"LD_PRELOAD={FAKETIME}", f"FAKETIME_TIMESTAMP_FILE={self.parts / 'clock'}", "FAKETIME_CACHE_DURATION=1",
+                            "FAKETIME_DONT_FAKE_MONOTONIC=1"]
         self.switch = switch_of(self.hosts)
         # What an expired watchdog does to its own host; it has none of the faults of a power switch.
         outlets = {h.name: Outlet(h.power_off, h.power_on, lambda h=h: h.init is not None) for h in self.hosts.hosts}  # type: ignore[misc]
@@ -87,14 +98,18 @@ class Stage:
                     host.inside("env", f"LD_PRELOAD={BUILD}/tools/watchdog-preload.so", f"WATCHDOG_DOUBLE={device}",
                                 f"WATCHDOG_DOUBLE_EXPIRED={expired}", str(BUILD / "godwit-watchdog"), "--device", device),
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        host.start()
+        host.start(*self.wrapper)
+
+    def put_forward(self, seconds: int) -> None:
+        """The clocks of all daemons are that much ahead from now on."""
+        (self.parts / "clock").write_text(f"+{seconds}\n", encoding="ascii")
 
     def form(self) -> None:
         """All hosts in one cluster, and the switch known to it."""
         for host in self.hosts.hosts:
             self.start(host)
         first = self.hosts[1]
-        first.ask("POST", "/v1/cluster/init", {"name": "test", "node": first.name, "addresses": [first.address]})
+        first.ask("POST", "/v1/cluster/init", {"name": "test", "node": first.name, "addresses": first.addresses})
         wait_for(lambda: first.state() == "synced", 30, "the founder is synced")
         for host in self.hosts.hosts[1:]:
             self.hosts.join(host, first)
@@ -228,6 +243,10 @@ class Stage:
             except OSError:
                 continue
         raise Wrong(f"{host.name} has no corosync")
+
+    def asked_off(self, host: Host) -> list[float]:
+        """When the switch switched it off."""
+        return [d.at for d in self.switch.done if d.plug == host.name and d.action in ("off", "reboot") and d.status == 0]
 
     # ---- the end ----
 

@@ -2,7 +2,7 @@
 """Hosts in namespaces: each has a network, a /run, processes of its own and its own folders for what must outlive a power
 cut. Real corosync, godwitd and QEMU run in them; nothing of the machine's own is touched.
 
-A switch (a bridge in one more network namespace) joins them. A cable is cut at the switch's end, as a host cannot see that.
+A switch for each link (a bridge in one more network namespace) joins them. A cable is cut at the switch's end, as a host cannot see that.
 Needs root.
 """
 
@@ -46,6 +46,11 @@ def run(*argv: str, check: bool = True) -> str:
     return done.stdout
 
 
+def switch_device(link: int) -> str:
+    """The bridge that joins the cables of this link."""
+    return f"sw{link or ''}"
+
+
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
@@ -69,20 +74,24 @@ class Host:
         self.address = f"10.77.0.{number}"
         self.net = f"{cluster.prefix}h{number}"
         self.port = f"p{number}"
+        self.addresses = [f"10.{77 + link}.0.{number}" for link in range(cluster.links)]
         self.folder = cluster.folder / self.name
         self.init: Optional[subprocess.Popen[bytes]] = None
         self.inner = 0
         self.daemon: Optional[subprocess.Popen[bytes]] = None
         self.watchdog, self.device = "run", "none"  # --watchdog and --watchdog-device of godwitd
         self.options: list[str] = []  # more for godwitd
+        self.one_way = False
         for name in DISKS.values():
             (self.folder / name).mkdir(parents=True)
         run("ip", "netns", "add", self.net)
         run("ip", "-n", self.net, "link", "set", "lo", "up")
-        run("ip", "-n", cluster.switch, "link", "add", self.port, "type", "veth", "peer", "name", "eth0", "netns", self.net)
-        run("ip", "-n", cluster.switch, "link", "set", self.port, "master", "sw", "up")
-        run("ip", "-n", self.net, "address", "add", f"{self.address}/24", "dev", "eth0")
-        run("ip", "-n", self.net, "link", "set", "eth0", "up")
+        for link, address in enumerate(self.addresses):
+            port, device = self.port_of(link), f"eth{link}"
+            run("ip", "-n", cluster.switch, "link", "add", port, "type", "veth", "peer", "name", device, "netns", self.net)
+            run("ip", "-n", cluster.switch, "link", "set", port, "master", switch_device(link), "up")
+            run("ip", "-n", self.net, "address", "add", f"{address}/24", "dev", device)
+            run("ip", "-n", self.net, "link", "set", device, "up")
 
     # ---- power ----
 
@@ -125,13 +134,45 @@ class Host:
 
     # ---- cables ----
 
-    def cut(self) -> None:
-        """Pull its cable out of the switch."""
-        run("ip", "-n", self.cluster.switch, "link", "set", self.port, "down")
+    def port_of(self, link: int) -> str:
+        """The switch's end of its cable of this link."""
+        return self.port if link == 0 else f"{self.port}-{link}"
+
+    def cut(self, *links: int) -> None:
+        """Pull its cables out of the switch: those of these links, or all."""
+        for link in links or range(self.cluster.links):
+            run("ip", "-n", self.cluster.switch, "link", "set", self.port_of(link), "down")
+
+    def cut_one_way(self, hears: bool) -> None:
+        """Its first cable carries one direction only, and it cannot see that: the switch drops what it sends, or what is for it."""
+        drop = f'{"iifname" if hears else "oifname"} "{self.port}" drop;'
+        # Forwarded is what comes from others, output what the switch itself has to say.
+        chains = [f"chain {hook} {{ type filter hook {hook} priority 0; {drop} }};" for hook in ("forward", "output")]
+        run("ip", "netns", "exec", self.cluster.switch, "nft", f"table bridge {self.port} {{ {' '.join(chains)} }}")
+        self.one_way = True
 
     def heal(self) -> None:
-        """Put it back."""
-        run("ip", "-n", self.cluster.switch, "link", "set", self.port, "up")
+        """Put all of them back."""
+        for link in range(self.cluster.links):
+            run("ip", "-n", self.cluster.switch, "link", "set", self.port_of(link), "up")
+        if self.one_way:
+            run("ip", "netns", "exec", self.cluster.switch, "nft", "delete", "table", "bridge", self.port)
+        self.one_way = False
+
+    def received(self) -> int:
+        """Packets that have come to it over its first cable."""
+        said = json.loads(run("ip", "-n", self.net, "-json", "-stats", "link", "show", "eth0"))
+        return int(said[0]["stats64"]["rx"]["packets"])
+
+    # ---- storage ----
+
+    def lose_storage(self) -> None:
+        """The folder of guests' disks is there no more, as if its server were. A file that a QEMU has open stays open."""
+        self.run("mount", "-t", "tmpfs", "-o", "ro", "nothing", SHARED)
+
+    def find_storage(self) -> None:
+        """It is there again."""
+        self.run("umount", SHARED)
 
     # ---- processes ----
 
@@ -239,9 +280,11 @@ class Hosts:
     """A few hosts and their switch; everything is gone with close().
 
     layers: folders whose files appear in folders of all hosts, and on no account in those of this machine ({"/usr/sbin": agents}).
+    links: cables of each host, each to a switch of its own.
     """
 
-    def __init__(self, count: int, layers: Optional[dict[str, Path]] = None) -> None:
+    def __init__(self, count: int, layers: Optional[dict[str, Path]] = None, links: int = 1) -> None:
+        self.links = links
         self.prefix = f"gw{os.getpid()}-"
         self.switch = f"{self.prefix}sw"
         self.folder = Path(tempfile.mkdtemp(prefix="godwit-hosts-"))
@@ -252,8 +295,9 @@ class Hosts:
         self.hosts: list[Host] = []
         try:
             run("ip", "netns", "add", self.switch)
-            run("ip", "-n", self.switch, "link", "add", "sw", "type", "bridge", "forward_delay", "0")
-            run("ip", "-n", self.switch, "link", "set", "sw", "up")
+            for link in range(links):
+                run("ip", "-n", self.switch, "link", "add", switch_device(link), "type", "bridge", "forward_delay", "0")
+                run("ip", "-n", self.switch, "link", "set", switch_device(link), "up")
             for number in range(1, count + 1):
                 self.hosts.append(Host(self, number))
         except BaseException:
@@ -275,7 +319,7 @@ class Hosts:
         for host in self.hosts:
             host.start()
         first = self.hosts[0]
-        first.ask("POST", "/v1/cluster/init", {"name": "test", "node": first.name, "addresses": [first.address]})
+        first.ask("POST", "/v1/cluster/init", {"name": "test", "node": first.name, "addresses": first.addresses})
         wait_for(lambda: first.state() == "synced", 30, "the founder is synced")
         for host in self.hosts[1:]:
             self.join(host, first)
@@ -283,7 +327,7 @@ class Hosts:
     def join(self, host: Host, member: Host) -> None:
         """Let a host in that runs godwitd and is in no cluster yet."""
         token = member.ask("POST", "/v1/cluster/tokens", {})["token"]
-        host.ask("POST", "/v1/cluster/join", {"token": token, "node": host.name, "addresses": [host.address]})
+        host.ask("POST", "/v1/cluster/join", {"token": token, "node": host.name, "addresses": host.addresses})
         wait_for(lambda: host.state() == "synced" and member.state() == "synced", 60, f"{host.name} is in")
 
     def close(self) -> None:
