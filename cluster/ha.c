@@ -10,7 +10,8 @@
  *
  *   its owner is fenced        it is placed elsewhere (HA_PLACE)
  *   it failed, its owner lives it is started again where it is (HA_RESTART); after limits.in_place failures in an hour
- *                              on that host elsewhere, if it fits anywhere; the host may be the reason
+ *                              on that host elsewhere, if it fits anywhere; the host may be the reason. After the
+ *                              first one there if only one restart is left
  *   its owner is lost          nothing can be done yet
  *
  * Room is given in the order of priority, where a guest that others wait for has at least theirs, and then of the name.
@@ -307,12 +308,16 @@ static size_t choose_other(struct planner *p, size_t g)
 /* Whether a guest that failed has had its chances where it is, or its host is to be left. */
 static bool wants_other(const struct planner *p, size_t g)
 {
+	const struct ha_guest *guest = &p->in->guests[g];
 	const struct ha_node *n = &p->in->nodes[p->owner[g]];
-	int64_t last;
+	int64_t last, from = p->in->now_ms - HA_HOUR_MS;
+	unsigned failures = failures_since(guest, from, n->place.name, &last);
 
-	return n->place.maintenance || n->place.aside ||
-	       failures_since(&p->in->guests[g], p->in->now_ms - HA_HOUR_MS, n->place.name, &last) >=
-		       p->in->limits.in_place;
+	if (n->place.maintenance || n->place.aside || failures >= p->in->limits.in_place)
+		return true;
+	/* The last restart that is allowed is not for a host where it has failed before: it would stay down beside
+	 * hosts that have not been tried. */
+	return failures && restarts_since(guest, from) + 1 >= guest->max_restarts;
 }
 
 /* A place for each candidate, in order; @given: those that are settled already (per guest; HA_NONE: not). True: none is

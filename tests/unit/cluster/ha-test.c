@@ -401,6 +401,16 @@ static void a_guest_that_fails_again_waits_longer_then_goes_elsewhere_then_stays
 			     .more = {.seen = HA_FAILED,
 				      RESTARTS({AGO(20), HA_CRASHED, "n2"}, {AGO(99), HA_CRASHED, "n2"})}}},
 		 .plan = "web restart n1"},
+		{.what = "the last restart goes elsewhere, as its host may be the reason: it was placed there lately",
+		 .hosts = "uu",
+		 .guests = {{"web", "n1",
+			     .more = {.seen = HA_FAILED,
+				      RESTARTS({AGO(20), HA_NOT_STARTED, "n1"}, {AGO(30), HA_HOST_DIED, "n3"})}}},
+		 .plan = "web place n2"},
+		{.what = "the only restart is in place: it has failed once",
+		 .hosts = "uu",
+		 .guests = {{"web", "n1", .more = {.seen = HA_FAILED, .max_restarts = 1}}},
+		 .plan = "web restart n1"},
 		{.what = "a host's death is not its failure",
 		 .hosts = "Fu",
 		 .guests = {{"web", "n1",
@@ -421,7 +431,7 @@ static void a_guest_that_fails_again_waits_longer_then_goes_elsewhere_then_stays
 			     .more = {.seen = HA_FAILED,
 				      RESTARTS({AGO(600), HA_CRASHED, "n1"}, {AGO(700), HA_HOST_DIED, "n1"},
 					       {AGO(3600), HA_CRASHED, "n2"})}}},
-		 .plan = "web restart n1"},
+		 .plan = "web place n2"},
 	};
 
 	(void)state;
