@@ -19,6 +19,7 @@ from power import AGENT, Outlet, PowerSwitch, switch_of
 
 BOOT_SECONDS = 90
 WATCH_GAP_SECONDS = 1.0  # a double that is shorter than the time between two looks could be missed: how long that may be
+SYNC_SECONDS = 15
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 LEASE_SECONDS = 4.0
 STOP_SECONDS = 1.0
@@ -121,11 +122,14 @@ class Stage:
                 first.ask("PUT", f"/v1/fence-levels/{name}/1", {"devices": ["pdu"]})
 
     def alive(self, *but: Host) -> Host:
-        """A host that answers and is synced, none of these."""
-        for host in self.hosts.hosts:
-            if host not in but and host.init and host.state() == "synced":
-                return host
-        raise Wrong("no host is synced")
+        """A host that answers and is synced, none of these. While the ring forms anew there is none for a moment."""
+        deadline = time.monotonic() + SYNC_SECONDS
+        while time.monotonic() < deadline:
+            for host in self.hosts.hosts:
+                if host not in but and host.init and host.state() == "synced":
+                    return host
+            time.sleep(0.1)
+        raise Wrong(f"no host was synced for {SYNC_SECONDS:g} s")
 
     def set(self, key: str, value: Any) -> None:
         self.alive().ask("PUT", f"/v1/settings/{key}", {"value": value})
