@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import Any, Callable
@@ -30,6 +31,7 @@ def run_scenarios() -> int:
     chosen = [s for s in SCENARIOS if words in s[0]]
     print(f"1..{len(chosen)}", flush=True)
     failed = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs in the hosts must not outlive this
     for number, (text, arguments, f) in enumerate(chosen, 1):
         if os.geteuid() != 0:
             print(f"ok {number} {text} # skip: namespaces need root", flush=True)
