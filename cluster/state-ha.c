@@ -200,6 +200,21 @@ int vm_forget_ha(struct change *c)
 
 /* ---- restarts ---- */
 
+const char *failure_kind(const char *cause)
+{
+	static const char *const kinds[] = {"crash", "host", "failed"};
+
+	for (size_t i = 0; cause && i < ARRAY_SIZE(kinds); i++)
+		if (!strcmp(kinds[i], cause))
+			return kinds[i];
+	return "failed";
+}
+
+const char *state_failure_kind(const json_t *detail)
+{
+	return failure_kind(json_string_value(json_object_get(detail, "cause")));
+}
+
 int restart_write(struct change *c, const char *name, const char *kind, const char *node, const char *reason)
 {
 	if (sql_run(c->db, c->e,

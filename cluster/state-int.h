@@ -156,6 +156,9 @@ int node_forget_life(struct change *c, const char *name);
 int node_forget_fencing(struct change *c, const char *name);
 
 /* Guest @name was started again: remember it, with @kind "crash", "failed" or "host". */
+/* The kind of a restart after a failure for which its owner gave @cause (may be NULL). */
+const char *failure_kind(const char *cause);
+
 int restart_write(struct change *c, const char *name, const char *kind, const char *node, const char *reason);
 int restarts_forget(struct change *c, const char *name);
 

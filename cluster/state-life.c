@@ -322,12 +322,13 @@ static int guests_fail(struct change *c)
 {
 	return sql_run(
 		c->db, c->e,
-		"INSERT INTO observed (vm, node, epoch, status, since, time, note) "
-		"SELECT name, owner, epoch, 'failed', ?2, ?2, 'its host is confirmed dead' FROM vm "
+		"INSERT INTO observed (vm, node, epoch, status, since, time, note, detail) "
+		"SELECT name, owner, epoch, 'failed', ?2, ?2, 'its host is confirmed dead', "
+		"'{\"cause\":\"host\"}' FROM vm "
 		"WHERE owner = ?1 AND name NOT IN (SELECT vm FROM observed WHERE status IN ('stopped', 'failed')) "
 		"ORDER BY name ON CONFLICT (vm) DO UPDATE SET node = excluded.node, epoch = excluded.epoch, "
 		"status = excluded.status, since = excluded.since, time = excluded.time, pid = NULL, "
-		"note = excluded.note, detail = NULL",
+		"note = excluded.note, detail = excluded.detail",
 		sql_text(c->name), sql_int(c->time));
 }
 

@@ -34,11 +34,12 @@ static const char *const statuses[] = {"starting", "running", "paused", "stoppin
 
 int vm_read(struct change *c, const char *name, struct vm_row *ret)
 {
-	_sql_ sqlite3_stmt *s = sql_begin(c->db, c->e,
-					  "SELECT v.uuid, v.version, v.memory, v.intent, v.owner, v.epoch, o.status, "
-					  "v.changed, json_extract(o.detail, '$.as_of') "
-					  "FROM vm v LEFT JOIN observed o ON o.vm = v.name WHERE v.name = ?",
-					  sql_text(name));
+	_sql_ sqlite3_stmt *s =
+		sql_begin(c->db, c->e,
+			  "SELECT v.uuid, v.version, v.memory, v.intent, v.owner, v.epoch, o.status, "
+			  "v.changed, json_extract(o.detail, '$.as_of'), json_extract(o.detail, '$.cause') "
+			  "FROM vm v LEFT JOIN observed o ON o.vm = v.name WHERE v.name = ?",
+			  sql_text(name));
 	int r = s ? sql_next(s, c->e) : -1;
 
 	if (r < 0)
@@ -54,6 +55,7 @@ int vm_read(struct change *c, const char *name, struct vm_row *ret)
 	snprintf(ret->intent, sizeof(ret->intent), "%s", sql_column_text(s, 3));
 	snprintf(ret->owner, sizeof(ret->owner), "%s", sql_column_text(s, 4));
 	snprintf(ret->status, sizeof(ret->status), "%s", sql_column_text(s, 6));
+	snprintf(ret->cause, sizeof(ret->cause), "%s", sql_column_text(s, 9));
 	return 0;
 }
 
@@ -354,7 +356,8 @@ static int place_remember(struct change *c, const struct vm_row *vm, bool fenced
 		return 0;
 	if (fenced && home_write(c, c->name, vm->owner) < 0)
 		return -1;
-	return restart_write(c, c->name, fenced ? "host" : "crash", arg_text(c, "node"), arg_text(c, "reason"));
+	return restart_write(c, c->name, fenced ? "host" : failure_kind(vm->cause), arg_text(c, "node"),
+			     arg_text(c, "reason"));
 }
 
 static int vm_place(struct change *c)

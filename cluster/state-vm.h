@@ -11,6 +11,7 @@ struct vm_row {
 	char intent[16];
 	char owner[64];
 	char status[16]; /* "" while the owner has not reported */
+	char cause[16];  /* why it failed, as its owner said; "": it did not say */
 	int64_t version;
 	int64_t memory; /* bytes */
 	int64_t epoch;

@@ -36,6 +36,7 @@
 #define MARK_PREFIX "godwit:"
 
 const char *const agent_act_names[AGENT_ACT_MAX] = {"nothing", "wait", "start", "stop", "kill", "report", "refuse"};
+const char *const agent_cause_names[AGENT_CAUSE_MAX] = {NULL, "crash", "failed", "host"};
 
 char *agent_mark(const char *cluster, int64_t epoch)
 {
@@ -68,6 +69,12 @@ static struct agent_action act(enum agent_act a, const char *why)
 	return (struct agent_action){.act = a, .why = why};
 }
 
+/* It shall run, and does not. */
+static struct agent_action report(enum agent_cause cause, const char *why)
+{
+	return (struct agent_action){.act = AGENT_REPORT, .why = why, .cause = cause};
+}
+
 /* Why this entry is not ours, or NULL. */
 static const char *foreign(const char *cluster, const struct agent_want *want, const struct agent_have *have)
 {
@@ -83,9 +90,9 @@ static const char *foreign(const char *cluster, const struct agent_want *want, c
 static struct agent_action start(const struct agent_want *want, const char *why)
 {
 	if (want->failure)
-		return act(AGENT_REPORT, want->failure);
+		return report(AGENT_CAUSE_FAILED, want->failure);
 	if (want->ran)
-		return act(AGENT_REPORT, "has ended while this host or its daemon was away");
+		return report(AGENT_CAUSE_HOST, "has ended while this host or its daemon was away");
 	return act(AGENT_START, why);
 }
 
@@ -96,7 +103,7 @@ static struct agent_action plan_running(const struct agent_want *want, const str
 		return act(AGENT_NOTHING, "");
 	case VM_STATUS_GONE:
 		return have->epoch < want->epoch ? start(want, "is to run anew")
-						 : act(AGENT_REPORT, "its QEMU ended without being told to");
+						 : report(AGENT_CAUSE_CRASH, "its QEMU ended without being told to");
 	case VM_STATUS_INCOMING:
 		return act(AGENT_KILL, "waits for a move that nobody makes");
 	case VM_STATUS_PAUSED:
@@ -106,7 +113,7 @@ static struct agent_action plan_running(const struct agent_want *want, const str
 	case VM_STATUS_SHUTDOWN:
 		return act(AGENT_REPORT, "powered itself off");
 	case VM_STATUS_FAILED:
-		return act(AGENT_REPORT, "was stopped by QEMU: an internal or I/O error, or a panic");
+		return report(AGENT_CAUSE_CRASH, "was stopped by QEMU: an internal or I/O error, or a panic");
 	case VM_STATUS_SILENT:
 	case VM_STATUS_MAX:
 		break;

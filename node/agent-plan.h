@@ -46,10 +46,21 @@ enum agent_act {
 };
 extern const char *const agent_act_names[AGENT_ACT_MAX];
 
+/* Why a guest that shall run does not, as far as the agent can know. */
+enum agent_cause {
+	AGENT_CAUSE_NONE,
+	AGENT_CAUSE_CRASH,  /* its QEMU ended or broke under this daemon's eyes */
+	AGENT_CAUSE_FAILED, /* it could not be started */
+	AGENT_CAUSE_HOST,   /* it ended while this host or its daemon was away: not the guest's own fault */
+	AGENT_CAUSE_MAX
+};
+extern const char *const agent_cause_names[AGENT_CAUSE_MAX]; /* kinds of vm.restart (cluster/state.h); NULL: none */
+
 struct agent_action {
 	enum agent_act act;
-	const char *why;  /* static, or want.failure; "" with AGENT_NOTHING */
-	int64_t until_ns; /* AGENT_WAIT */
+	const char *why;        /* static, or want.failure; "" with AGENT_NOTHING */
+	int64_t until_ns;       /* AGENT_WAIT */
+	enum agent_cause cause; /* AGENT_REPORT of a guest that shall run */
 };
 
 /* @cluster: our id. @want NULL: the cluster does not know the name; @have NULL: nothing here; not both. */

@@ -76,6 +76,7 @@ struct guest {
 
 	bool told;
 	const char *told_status;
+	const char *told_cause;
 	char *told_note;
 	pid_t told_pid;
 	int64_t told_as_of;
@@ -391,6 +392,7 @@ static void tell(struct agent *a, struct guest *g, const struct agent_action *ac
 				    : "stopped",
 		.pid = g->here && !failed ? g->pid : -1,
 		.foreign = foreign,
+		.cause = agent_cause_names[action->cause],
 		.as_of = failed || (!g->here && g->want.intent != AGENT_RUNNING) ? g->as_of : 0,
 	};
 
@@ -401,11 +403,12 @@ static void tell(struct agent *a, struct guest *g, const struct agent_action *ac
 	if (!g->here && g->want.intent == AGENT_ELSEWHERE)
 		return;
 	same = g->told_note && s.status == g->told_status && s.pid == g->told_pid && s.epoch == g->told_epoch &&
-	       s.as_of == g->told_as_of && strcmp(s.note ? s.note : "", g->told_note) == 0;
+	       s.as_of == g->told_as_of && s.cause == g->told_cause && strcmp(s.note ? s.note : "", g->told_note) == 0;
 	if (g->told && same)
 		return;
 	g->told = true;
 	g->told_status = s.status;
+	g->told_cause = s.cause;
 	g->told_pid = s.pid;
 	g->told_epoch = s.epoch;
 	g->told_as_of = s.as_of;

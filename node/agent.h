@@ -37,6 +37,7 @@ struct agent_status {
 	pid_t pid;          /* -1: none */
 	const char *note;   /* why it is not as wanted, or the last failure; NULL: nothing to say */
 	bool foreign;       /* not ours: never touched */
+	const char *cause;  /* of a failure: one of agent_cause_names; NULL: nothing failed */
 	int64_t as_of;      /* down, and not to be started by what was wanted as of then; else 0 */
 };
 

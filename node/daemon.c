@@ -224,13 +224,14 @@ static bool is_news(const struct daemon *d, const struct agent_status *s, const 
 	json_t *vm = state_vm_get(replica_db(d->replica), s->name, NULL);
 	const char *owner = json_string_value(json_object_get(vm, "owner"));
 	const char *migration = json_string_value(json_object_get(vm, "migration"));
+	const json_t *detail = json_object_get(vm, "detail");
 	bool ours = owner && !strcmp(owner, d->identity.node) &&
 		    json_integer_value(json_object_get(vm, "epoch")) == s->epoch &&
 		    !(migration && moves_holds(d->moves, migration));
-	bool known =
-		same_text(vm, "status", status) && same_text(vm, "note", note) &&
-		json_integer_value(json_object_get(vm, "pid")) == (s->pid > 0 ? s->pid : 0) &&
-		(!s->as_of || json_integer_value(json_object_get(json_object_get(vm, "detail"), "as_of")) == s->as_of);
+	bool known = same_text(vm, "status", status) && same_text(vm, "note", note) &&
+		     same_text(detail, "cause", s->cause) &&
+		     json_integer_value(json_object_get(vm, "pid")) == (s->pid > 0 ? s->pid : 0) &&
+		     (!s->as_of || json_integer_value(json_object_get(detail, "as_of")) == s->as_of);
 
 	json_decref(vm);
 	return ours && !known;
@@ -261,6 +262,8 @@ static void on_status(void *arg, const struct agent_status *s)
 		json_object_set_new(args, "pid", json_integer(s->pid));
 	if (s->as_of > 0)
 		json_object_set_new(args, "as_of", json_integer(s->as_of));
+	if (s->cause)
+		json_object_set_new(args, "detail", json_pack("{s:s}", "cause", s->cause));
 	if (note)
 		json_object_set_new(args, "note", json_stringn(note, strnlen(note, 1000)));
 	daemon_propose(d, "vm.observed", NULL, args, observed, NULL);

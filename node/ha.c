@@ -345,16 +345,6 @@ static json_t *reason(const char *why)
 	return json_stringn(why, strnlen(why, 255));
 }
 
-/* What to call the failure: whether it was the guest's own fault decides how long it is left alone. */
-static const char *kind_of(const json_t *vm)
-{
-	const char *note = text_of(vm, "note");
-
-	return strstr(note, "while this host or its daemon was away") ? "host"
-	       : strstr(note, "QEMU")                                 ? "crash"
-								      : "failed";
-}
-
 static void act(struct ha_manager *m, const struct known *k, const struct ha_action *a)
 {
 	const json_t *vm = json_array_get(k->vms, a->guest);
@@ -375,8 +365,8 @@ static void act(struct ha_manager *m, const struct known *k, const struct ha_act
 		    a->why);
 	} else if (a->act == HA_RESTART) {
 		ask(m, "vm.restart", name,
-		    json_pack("{s:s, s:O, s:s, s:o}", "name", name, "epoch", epoch, "kind", kind_of(vm), "reason",
-			      reason(a->why)),
+		    json_pack("{s:s, s:O, s:s, s:o}", "name", name, "epoch", epoch, "kind",
+			      state_failure_kind(json_object_get(vm, "detail")), "reason", reason(a->why)),
 		    a->why);
 	} else if (a->act == HA_FAILBACK) {
 		uuid_random(id);

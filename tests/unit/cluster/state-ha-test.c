@@ -242,9 +242,40 @@ static void restarts_are_remembered_until_somebody_starts_the_guest(void **state
 	world_must(w, "vm.place", "{'name': 'web', 'node': 'n2', 'epoch': 43, 'reason': 'it crashes on n1'}", NULL);
 	world_must(w, "vm.intent", "{'name': 'web', 'intent': 'running'}", NULL);
 	world_is(world_field(world_item(world_field(state_ha_get(w->db, "web", &w->e), "restarts"), 0), "kind"),
-		 "'crash'");
+		 "'failed'");
 	/* A crash makes no home to go back to. */
 	world_is(world_field(state_ha_get(w->db, "web", &w->e), "home"), "null");
+	world_free(w);
+}
+
+static void a_failure_is_called_what_its_owner_called_it(void **state)
+{
+	static const struct {
+		const char *cause, *kind;
+	} rows[] = {
+		{"crash", "crash"}, {"host", "host"}, {"failed", "failed"}, {"asked", "failed"}, {NULL, "failed"},
+	};
+	struct world *w = three_guests();
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		const char *from = i % 2 ? "n2" : "n1", *to = i % 2 ? "n1" : "n2";
+		json_int_t changed = world_int(state_vm_get(w->db, "web", &w->e), "changed");
+		json_t *detail = json_pack("{s:s?}", "cause", rows[i].cause), *vm;
+
+		assert_int_equal(DO(w, "vm.observed", "{s:s, s:s, s:i, s:s, s:I, s:o}", "vm", "web", "node", from,
+				    "epoch", (int)i + 1, "status", "failed", "as_of", changed, "detail", detail),
+				 0);
+		vm = state_vm_get(w->db, "web", &w->e);
+		assert_string_equal(state_failure_kind(json_object_get(vm, "detail")), rows[i].kind);
+		json_decref(vm);
+		assert_int_equal(DO(w, "vm.place", "{s:s, s:s, s:i}", "name", "web", "node", to, "epoch", (int)i + 1),
+				 0);
+		assert_string_equal(
+			world_text(world_item(world_field(state_ha_get(w->db, "web", &w->e), "restarts"), 0), "kind"),
+			rows[i].kind);
+	}
+	assert_string_equal(state_failure_kind(NULL), "failed");
 	world_free(w);
 }
 
@@ -326,6 +357,7 @@ int main(void)
 		cmocka_unit_test(a_long_chain_is_checked_and_a_long_ring_told_as_far_as_it_goes),
 		cmocka_unit_test(a_guest_that_failed_starts_again_under_a_new_epoch_only),
 		cmocka_unit_test(restarts_are_remembered_until_somebody_starts_the_guest),
+		cmocka_unit_test(a_failure_is_called_what_its_owner_called_it),
 		cmocka_unit_test(a_guest_belongs_to_the_first_host_that_died_until_a_move_takes_it_somewhere),
 		cmocka_unit_test(a_command_is_sent_as_the_oldest_version_that_has_it),
 	};

@@ -255,6 +255,7 @@ static void only_the_guests_of_a_fenced_node_are_free(void **state)
 	/* Whatever n1 saw last, it is down. */
 	assert_string_equal(world_text(state_vm_get(w->db, "web", &w->e), "status"), "failed");
 	assert_string_equal(world_text(state_vm_get(w->db, "web", &w->e), "note"), "its host is confirmed dead");
+	world_is(world_field(state_vm_get(w->db, "web", &w->e), "detail"), "{'cause': 'host'}");
 	world_must(w, "vm.place", "{'name': 'web', 'node': 'n2', 'epoch': 1, 'fenced': true, 'reason': 'n1 is dead'}",
 		   "{'name': 'web', 'owner': 'n2', 'epoch': 2, 'version': 1, 'intent': 'running', 'reason': 'n1 is "
 		   "dead'}");

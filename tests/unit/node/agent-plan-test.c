@@ -135,6 +135,27 @@ static void what_has_run_or_could_not_start_is_reported_until_there_is_a_new_epo
 	assert_int_equal(agent_plan(OURS, &want, &gone).act, AGENT_START);
 }
 
+/* By what it is, not by what its sentence says: HA leaves a guest alone for longer when it is its own fault. */
+static void why_a_guest_does_not_run_is_said_in_a_word(void **state)
+{
+	struct agent_want want = {.uuid = UUID, .epoch = 2, .intent = AGENT_RUNNING, .ran = true};
+	struct agent_have have = {.uuid = UUID, .cluster = OURS, .epoch = 2, .status = VM_STATUS_GONE};
+
+	(void)state;
+	assert_string_equal(agent_cause_names[agent_plan(OURS, &want, &have).cause], "crash");
+	assert_string_equal(agent_cause_names[agent_plan(OURS, &want, NULL).cause], "host");
+	have.status = VM_STATUS_FAILED;
+	assert_string_equal(agent_cause_names[agent_plan(OURS, &want, &have).cause], "crash");
+	want.failure = "QEMU found no disk while this host or its daemon was away";
+	assert_string_equal(agent_cause_names[agent_plan(OURS, &want, NULL).cause], "failed");
+	have.status = VM_STATUS_RUNNING;
+	assert_null(agent_cause_names[agent_plan(OURS, &want, &have).cause]);
+	have.status = VM_STATUS_SHUTDOWN;
+	assert_null(agent_cause_names[agent_plan(OURS, &want, &have).cause]);
+	want.intent = AGENT_STOPPED;
+	assert_null(agent_cause_names[agent_plan(OURS, &want, &have).cause]);
+}
+
 static void mark_is_read_back_and_others_are_not_ours(void **state)
 {
 	static const char *const bad[] = {"",
@@ -168,6 +189,7 @@ int main(void)
 		cmocka_unit_test(what_is_not_ours_is_never_touched),
 		cmocka_unit_test(older_ownership_never_goes_on),
 		cmocka_unit_test(what_has_run_or_could_not_start_is_reported_until_there_is_a_new_epoch),
+		cmocka_unit_test(why_a_guest_does_not_run_is_said_in_a_word),
 		cmocka_unit_test(mark_is_read_back_and_others_are_not_ours),
 	};
 

@@ -14,7 +14,7 @@ static char *program;
 
 /* What the agent said last. */
 static struct {
-	char status[32], note[256], result[256];
+	char status[32], note[256], cause[16], result[256];
 	pid_t pid;
 	bool foreign, done;
 	int64_t epoch;
@@ -44,6 +44,7 @@ static void on_status(void *arg, const struct agent_status *s)
 	(void)arg;
 	snprintf(heard.status, sizeof(heard.status), "%s", s->status);
 	snprintf(heard.note, sizeof(heard.note), "%s", s->note ? s->note : "");
+	snprintf(heard.cause, sizeof(heard.cause), "%s", s->cause ? s->cause : "");
 	heard.pid = s->pid;
 	heard.epoch = s->epoch;
 	heard.foreign = s->foreign;
@@ -172,6 +173,7 @@ static void guest_that_crashes_is_started_again_under_a_new_epoch_only(void **st
 	child_signal(&vm->proc, SIGSEGV, NULL);
 	vm_close(vm);
 	run_until(a, "failed", "its QEMU ended without being told to");
+	assert_string_equal(heard.cause, "crash");
 	assert_int_equal(heard.pid, -1);
 	/* Another daemon starts it no more than this one. */
 	agent_free(a);
