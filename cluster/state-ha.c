@@ -18,8 +18,9 @@
 #include "cluster/state.h"
 
 #define AFTER_MAX 16
-#define PRIORITY 100 /* of a guest for which nobody has said one */
-#define RESTARTS 3   /* likewise, in an hour */
+#define PRIORITY 100   /* of a guest for which nobody has said one */
+#define RESTARTS 3     /* likewise, in an hour */
+#define BEARS_MAX 4096 /* bytes of JSON */
 
 static const char *const modes[] = {"restart", "none", "default", NULL};
 static const char *const failbacks[] = {"never", "when-idle", NULL};
@@ -294,6 +295,53 @@ static int vm_restart(struct change *c)
 	return vm_own(c, c->name, vm.owner, vm.epoch, false);
 }
 
+/* ---- whether it bears what it shall ---- */
+
+static const struct arg ha_bears_args[] = {
+	NEEDED_IN("bears", ARG_INT, 0, 64), /* host failures; as many as it shall, where it bears at least so many */
+	NEEDED_IN("wish", ARG_INT, 0, 64),
+	NEEDED_IN("text", ARG_TEXT, 1, 1024), /* in a sentence, with what to do */
+	{0},
+};
+
+static int bears_forget(struct change *c)
+{
+	return sql_run(c->db, c->e, "DELETE FROM setting WHERE key = ?", sql_text(STATE_SETTING_HA_BEARS));
+}
+
+static int bears_write(struct change *c)
+{
+	_free_ char *text = change_dump(c, c->args, BEARS_MAX, "what the cluster bears");
+
+	if (!text)
+		return -1;
+	return sql_run(c->db, c->e,
+		       "INSERT INTO setting (key, value, version, changed, by) VALUES (?1, ?2, 1, ?3, ?4) "
+		       "ON CONFLICT (key) DO UPDATE SET value = ?2, version = version + 1, changed = ?3, by = ?4",
+		       sql_text(STATE_SETTING_HA_BEARS), sql_text(text), sql_int(c->time), sql_text(c->by));
+}
+
+/* An event when it falls below the wish, and one when it is enough again: a new manager, which judges afresh, makes no
+ * second one of the same. Only what is too little is remembered. */
+static int ha_bears(struct change *c)
+{
+	bool enough = arg_int(c, "bears", 0) >= arg_int(c, "wish", 0);
+	int64_t there;
+	int r;
+
+	c->name = STATE_SETTING_HA_WISH;
+	if (said_by_member(c, "what the cluster bears") < 0)
+		return -1;
+	r = sql_number(c->db, c->e, &there, "SELECT 1 FROM setting WHERE key = ?", sql_text(STATE_SETTING_HA_BEARS));
+	if (r < 0)
+		return -1;
+	json_object_update(c->result, (json_t *)c->args);
+	c->unchanged = enough == (r == 0);
+	if (c->unchanged)
+		return 0;
+	return enough ? bears_forget(c) : bears_write(c);
+}
+
 /* ---- questions ---- */
 
 #define HA_COLUMNS "vm mode own_mode? priority max_restarts failback home after* restarts*"
@@ -327,5 +375,6 @@ json_t *state_ha_list(sqlite3 *db, struct err *e)
 const struct op ha_ops[] = {
 	{"vm.ha", "vm", "name", vm_ha_args, vm_ha, EVENT_AUDIT, 2},
 	{"vm.restart", "vm", "name", vm_restart_args, vm_restart, EVENT_REPORT, 2},
+	{"ha.bears", "setting", NULL, ha_bears_args, ha_bears, EVENT_REPORT, 2},
 	{0},
 };

@@ -156,6 +156,11 @@ int node_forget_life(struct change *c, const char *name);
 int node_forget_fencing(struct change *c, const char *name);
 
 /* Guest @name was started again: remember it, with @kind "crash", "failed" or "host". */
+/* Refuse, unless the command comes from a member, by its certificate: "@what is said by a node of the cluster". 1, or
+ * -1.
+ */
+int said_by_member(struct change *c, const char *what);
+
 /* The kind of a restart after a failure for which its owner gave @cause (may be NULL). */
 const char *failure_kind(const char *cause);
 

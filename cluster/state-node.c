@@ -180,8 +180,8 @@ static const struct arg node_baseline_args[] = {
 	{0},
 };
 
-/* Only a member can have compared the hosts: "node NAME" is what its certificate makes of it. */
-static int by_member(struct change *c)
+/* "node NAME" is what a member's certificate makes of it. */
+int said_by_member(struct change *c, const char *what)
 {
 	const char *prefix = "node ";
 	int64_t there;
@@ -191,8 +191,7 @@ static int by_member(struct change *c)
 				     sql_text(c->by + strlen(prefix)));
 
 	if (r == 0)
-		return refuse(c, ERR_FORBIDDEN, "what its CPU costs is said by a node of the cluster, and %s is none",
-			      c->by);
+		return refuse(c, ERR_FORBIDDEN, "%s is said by a node of the cluster, and %s is none", what, c->by);
 	return r;
 }
 
@@ -209,7 +208,8 @@ static int node_baseline(struct change *c)
 	_free_ char *key = xasprintf(STATE_SETTING_BASELINE "%s", c->name), *text = NULL, *before = NULL;
 	int r;
 
-	if (node_need(c, c->name) < 0 || by_member(c) < 0)
+	/* Only a member can have compared the hosts. */
+	if (node_need(c, c->name) < 0 || said_by_member(c, "what its CPU costs") < 0)
 		return -1;
 	json_object_update(c->result, (json_t *)c->args);
 	text = change_dump(c, c->args, REPORT_MAX, "what it costs");

@@ -77,6 +77,7 @@ json_t *state_fence_plan(struct sqlite3 *db, const char *node, struct err *e);
 /* ---- high availability ---- */
 
 #define STATE_SETTING_HA_DEFAULT "ha.default" /* "restart" or "none": of guests without a mode of their own */
+#define STATE_SETTING_HA_BEARS "ha.bears"     /* what was last said about that: {bears, wish, text} of ha.bears */
 #define STATE_SETTING_HA_WISH "ha.wish"       /* host failures that the cluster shall bear; 1 where it is not set */
 
 #define STATE_RESTARTS_MAX 32 /* remembered for each guest */

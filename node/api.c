@@ -479,6 +479,22 @@ static void set_count(struct metric *m, json_t *list)
 	json_decref(list);
 }
 
+/* Nothing is better than a 0 that nobody has counted. */
+static void ha_metrics(struct api *a, struct ha_manager *ha)
+{
+	struct ha_counts n;
+
+	metric_clear(a->ha_bears);
+	metric_clear(a->ha_wish);
+	metric_clear(a->ha_waiting);
+	if (!ha || !ha_manager_counts(ha, &n))
+		return;
+	metric_set(metric_with(a->ha_bears, NULL), n.bears);
+	metric_set(metric_with(a->ha_wish, NULL), n.wish);
+	metric_set(metric_with(a->ha_waiting, (const char *const[]){"room"}), n.room);
+	metric_set(metric_with(a->ha_waiting, (const char *const[]){"turn"}), n.turn);
+}
+
 static void collect(void *arg)
 {
 	struct api *a = arg;
@@ -497,6 +513,7 @@ static void collect(void *arg)
 	count_by_status(d);
 	set_count(a->migrations, state_migration_list(replica_db(d->replica), true, NULL));
 	set_count(a->tasks, state_task_list(replica_db(d->replica), true, NULL));
+	ha_metrics(a, d->ha);
 }
 
 static void metrics_make(struct api *a, struct metrics *m)
@@ -509,6 +526,10 @@ static void metrics_make(struct api *a, struct metrics *m)
 	a->vms = metrics_gauge(m, "godwit_vms", "Guests of the cluster by what their owner has reported", "status");
 	a->migrations = metrics_gauge(m, "godwit_migrations_active", "Migrations that have not ended", "");
 	a->tasks = metrics_gauge(m, "godwit_tasks_active", "Tasks that have not ended", "");
+	a->ha_bears = metrics_gauge(m, "godwit_ha_bears", "Deaths of hosts that the cluster can bear at once", "");
+	a->ha_wish = metrics_gauge(m, "godwit_ha_wish", "Deaths of hosts that it shall bear at once", "");
+	a->ha_waiting = metrics_gauge(m, "godwit_ha_waiting",
+				      "Guests that shall run, do not, and wait for room, or for their turn", "for");
 	metrics_collect(m, collect, a);
 }
 

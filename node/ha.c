@@ -13,6 +13,7 @@
 #include "node/ha.h"
 
 #include <sqlite3.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +34,8 @@
 #define FAILURES_IN_PLACE 2 /* in an hour */
 #define SETTLE_MS 600000
 #define WISH_DEFAULT 1
+#define BEARS_TEXT_MAX 1000
+#define BEARS_WHY_MAX 700
 #define BEARS_KEPT (5 * NS_PER_S) /* people may ask often */
 
 struct ha_manager {
@@ -41,8 +44,8 @@ struct ha_manager {
 	json_t *asked; /* guest: until when (clock_now_ns()) its command is given time */
 	unsigned ticks;
 	json_t *bears; /* the last answer, and when it was found (clock_now_ns()) */
+	struct ha_counts counts;
 	int64_t bears_ns;
-	int below; /* whether the last warning still stands; -1: not looked yet */
 };
 
 static const char *text_of(const json_t *o, const char *key)
@@ -339,10 +342,20 @@ static void ask(struct ha_manager *m, const char *op, const char *vm, json_t *ar
 	daemon_propose(m->d, op, NULL, args, answered, xasprintf("%s %s", op, vm));
 }
 
+/* As much of @s as @max bytes hold, and no part of a character. */
+static int cut(const char *s, size_t max)
+{
+	size_t n = strnlen(s, max);
+
+	while (n && ((unsigned char)s[n] & 0xc0) == 0x80)
+		n--;
+	return (int)n;
+}
+
 /* A reason as commands take it. New reference. */
 static json_t *reason(const char *why)
 {
-	return json_stringn(why, strnlen(why, 255));
+	return json_stringn(why, (size_t)cut(why, 255));
 }
 
 static void act(struct ha_manager *m, const struct known *k, const struct ha_action *a)
@@ -438,23 +451,55 @@ static unsigned wish(struct daemon *d)
 	return n;
 }
 
+static void bears_told(void *arg, const json_t *result, const struct err *e)
+{
+	(void)arg;
+	if (e) /* the next look says it again */
+		log_debug("event=ha-bears-refused error=\"%s\"", e->text);
+	else
+		log_warning("event=ha-bears text=\"%s\"", text_of(result, "text"));
+}
+
+static void bears_tell(struct ha_manager *m, unsigned bears, unsigned want, const char *why)
+{
+	char text[BEARS_TEXT_MAX];
+
+	why = why ? why : "their guests would not all find a place";
+
+	if (bears < want)
+		snprintf(text, sizeof(text),
+			 "the cluster bears the loss of %u host%s, and shall bear %u: %.*s; stop a guest, add memory "
+			 "or a host, or set ha.wish to %u",
+			 bears, bears == 1 ? "" : "s", want, cut(why, BEARS_WHY_MAX), why, bears);
+	else
+		snprintf(text, sizeof(text), "the cluster bears the loss of %u host%s, as it shall", want,
+			 want == 1 ? "" : "s");
+	daemon_propose(m->d, "ha.bears", NULL,
+		       json_pack("{s:i, s:i, s:s}", "bears", (int)bears, "wish", (int)want, "text", text), bears_told,
+		       NULL);
+}
+
+/* Is what the state has told last still so? A cluster of one host, or without guests, bears what it bears. */
 static void bears_judge(struct ha_manager *m)
 {
+	json_t *told = state_setting_get(replica_db(m->d->replica), STATE_SETTING_HA_BEARS, NULL);
+	struct ha_bears b = {.exact = true};
 	unsigned want = wish(m->d);
 	struct err e = ERR_INIT;
-	struct ha_bears b;
 	struct known k;
 
-	if (known_take(m, &k, &e) == 0 && k.in.n_nodes > 1 && k.in.n_guests) {
-		ha_bears(&k.in, want, &b);
-		if (b.bears < want && m->below != 1)
-			log_warning("event=ha-bears bears=%u wish=%u text=\"%s\"", b.bears, want, b.why ? b.why : "");
-		else if (b.bears >= want && m->below == 1)
-			log_info("event=ha-bears bears=%u wish=%u", b.bears, want);
-		m->below = b.bears < want;
+	if (known_take(m, &k, &e) == 0) {
+		if (want && k.in.n_nodes > 1 && k.in.n_guests)
+			ha_bears(&k.in, want, &b);
+		else
+			b.bears = want;
+		/* Not found out with the work that it may cost is not too little. */
+		if ((b.bears >= want || b.exact) && (b.bears < want) != (told != NULL))
+			bears_tell(m, b.bears, want, b.why);
 		ha_bears_done(&b);
 	}
 	known_done(&k);
+	json_decref(told);
 }
 
 void ha_manager_tick(struct ha_manager *m)
@@ -464,10 +509,8 @@ void ha_manager_tick(struct ha_manager *m)
 	void *next;
 
 	json_object_foreach_safe(m->asked, next, vm, v) if (!asked_lately(m, vm)) json_object_del(m->asked, vm);
-	if (!leads(m)) {
-		m->below = -1;
+	if (!leads(m))
 		return;
-	}
 	if (++m->ticks % CALM_TICKS == 0) {
 		plan_and_act(m);
 		bears_judge(m);
@@ -490,6 +533,10 @@ json_t *ha_manager_json(struct ha_manager *m, struct err *e)
 		ha_bears(&k.in, 0, &b);
 		ret = json_pack("{s:o, s:o, s:i}", "plan", ha_plan_json(&k.in, &plan), "bears",
 				ha_bears_json(&k.in, &b), "wish", (int)wish(m->d));
+		m->counts = (struct ha_counts){.bears = b.bears, .wish = wish(m->d)};
+		for (size_t i = 0; i < plan.n; i++)
+			if (plan.actions[i].act == HA_WAIT)
+				(*(plan.actions[i].no_room ? &m->counts.room : &m->counts.turn))++;
 		ha_plan_done(&plan);
 		ha_bears_done(&b);
 	}
@@ -511,6 +558,16 @@ json_t *ha_manager_bears(struct ha_manager *m)
 		json_decref(all);
 	}
 	return json_incref(m->bears);
+}
+
+bool ha_manager_counts(struct ha_manager *m, struct ha_counts *ret)
+{
+	json_t *bears = ha_manager_bears(m);
+	bool known = bears != NULL;
+
+	*ret = m->counts;
+	json_decref(bears);
+	return known;
 }
 
 char *ha_manager_waits(struct ha_manager *m, const char *vm)
@@ -570,7 +627,6 @@ struct ha_manager *ha_manager_new(struct daemon *d)
 	m->d = d;
 	m->ports = ports_new(d->loop);
 	m->asked = json_object();
-	m->below = -1;
 	return m;
 }
 

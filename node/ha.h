@@ -4,6 +4,7 @@
 #define GODWIT_NODE_HA_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "base/err.h"
 
@@ -18,7 +19,8 @@ void ha_manager_free(struct ha_manager *m);
 /* The state has changed: on the leading host, propose what the plan says. */
 void ha_manager_look(struct ha_manager *m);
 
-/* Once a second: what waits for a time, guests that go back home, whether the cluster bears what it shall. */
+/* Once a second: what waits for a time, guests that go back home, whether the cluster bears what it shall:
+ * ha.bears says so when that changes. */
 void ha_manager_tick(struct ha_manager *m);
 
 /* {"plan": ha_plan_json(), "bears": ha_bears_json(), "wish"} by what this host knows. New reference; NULL with @e. */
@@ -26,6 +28,15 @@ json_t *ha_manager_json(struct ha_manager *m, struct err *e);
 
 /* {ha_bears_json(), "wish"}, at most seconds old. New reference; NULL when the state cannot be read. */
 json_t *ha_manager_bears(struct ha_manager *m);
+
+/* Numbers for those who watch, as old as that of ha_manager_bears(). */
+struct ha_counts {
+	unsigned bears, wish;
+	unsigned room, turn; /* guests that wait for room, and for anything else */
+};
+
+/* False: the state cannot be read. */
+bool ha_manager_counts(struct ha_manager *m, struct ha_counts *ret);
 
 /* Why guest @vm is not started again yet; NULL: it waits for nothing. Caller frees. */
 char *ha_manager_waits(struct ha_manager *m, const char *vm);

@@ -181,6 +181,7 @@ static const struct {
 	{"vm.place", {"vname", "nnode", "iepoch", "bfenced"}},
 	{"vm.restart", {"vname", "iepoch", "Kkind", "?wreason"}},
 	{"vm.ha", {"vname", "?Mmode", "?ipriority", "?imax_restarts", "?Ffailback", "?Aafter"}},
+	{"ha.bears", {"ibears", "iwish", "wtext"}},
 	{"node.lost", {"xnode", "?wincarnation", "?wreason"}},
 	{"fence.step", {"nnode", "inumber", "kkind", "Eresult", "?Ddevice", "?ilevel", "?wtext"}},
 	{"node.fenced", {"xnode", "inumber", "kproof", "?Ddevice", "?ilevel", "?wtext"}},

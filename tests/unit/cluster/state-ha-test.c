@@ -279,6 +279,53 @@ static void a_failure_is_called_what_its_owner_called_it(void **state)
 	world_free(w);
 }
 
+static size_t bears_events(struct world *w)
+{
+	json_t *list = state_event_list(w->db, 0, 1000, &w->e), *ev;
+	size_t i, n = 0;
+
+	json_array_foreach (list, i, ev)
+		n += !strcmp(json_string_value(json_object_get(ev, "op")), "ha.bears") &&
+		     !strcmp(json_string_value(json_object_get(ev, "object")), "ha.wish");
+	json_decref(list);
+	return n;
+}
+
+#define BEARS(n, text) "{'bears': " #n ", 'wish': 1, 'text': '" text "'}"
+
+static void bearing_less_than_the_wish_is_an_event_and_enough_again_is_one(void **state)
+{
+	static const struct refusal strangers[] = {
+		{"ha.bears", BEARS(0, "too little"), ERR_FORBIDDEN,
+		 "setting ha.wish: what the cluster bears is said by a node of the cluster, and anna is none"},
+		{"ha.bears", "{'bears': 0, 'wish': 1}", ERR_INPUT, "setting: text is missing"},
+		{"ha.bears", BEARS(-1, "x"), ERR_INPUT, "setting: bears must be a whole number from 0 to 64"},
+	};
+	struct world *w = three_guests();
+
+	(void)state;
+	world_refuses(w, strangers, ARRAY_SIZE(strangers));
+	w->by = "node n1";
+	world_must(w, "ha.bears", BEARS(1, "enough"), NULL);
+	assert_int_equal(bears_events(w), 0);
+	assert_null(state_setting_get(w->db, STATE_SETTING_HA_BEARS, &w->e));
+	world_must(w, "ha.bears", BEARS(0, "too little"), BEARS(0, "too little"));
+	assert_int_equal(bears_events(w), 1);
+	world_is(world_field(state_setting_get(w->db, STATE_SETTING_HA_BEARS, &w->e), "value"), BEARS(0, "too little"));
+	/* Another manager finds the same. */
+	w->by = "node n2";
+	world_must(w, "ha.bears", BEARS(0, "too little, in other words"), NULL);
+	assert_int_equal(bears_events(w), 1);
+	world_must(w, "ha.bears", BEARS(2, "enough"), NULL);
+	world_must(w, "ha.bears", BEARS(1, "enough"), NULL);
+	assert_int_equal(bears_events(w), 2);
+	assert_null(state_setting_get(w->db, STATE_SETTING_HA_BEARS, &w->e));
+	world_must(w, "ha.bears", BEARS(0, "too little"), NULL);
+	assert_int_equal(bears_events(w), 3);
+	assert_int_equal(state_command_version("ha.bears", NULL), 2);
+	world_free(w);
+}
+
 static void a_guest_belongs_to_the_first_host_that_died_until_a_move_takes_it_somewhere(void **state)
 {
 	struct world *w = three_guests();
@@ -357,6 +404,7 @@ int main(void)
 		cmocka_unit_test(a_long_chain_is_checked_and_a_long_ring_told_as_far_as_it_goes),
 		cmocka_unit_test(a_guest_that_failed_starts_again_under_a_new_epoch_only),
 		cmocka_unit_test(restarts_are_remembered_until_somebody_starts_the_guest),
+		cmocka_unit_test(bearing_less_than_the_wish_is_an_event_and_enough_again_is_one),
 		cmocka_unit_test(a_failure_is_called_what_its_owner_called_it),
 		cmocka_unit_test(a_guest_belongs_to_the_first_host_that_died_until_a_move_takes_it_somewhere),
 		cmocka_unit_test(a_command_is_sent_as_the_oldest_version_that_has_it),

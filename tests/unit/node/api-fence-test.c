@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "cluster/state.h"
 #include "node/api-int.h"
@@ -378,6 +379,41 @@ static json_t *large(const char *name, const char *node, int gib, bool start)
 			 "placement", "node", node);
 }
 
+static void tick(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < 10; i++) /* what is not urgent is looked at each tenth time */
+		ha_manager_tick(api_world_daemon()->ha);
+}
+
+/* How often @text has been told, and the metric as a line. */
+static void bears_are_told(size_t times, const char *text, const char *line)
+{
+	struct http_client_options o = {.unix_path = api_world_path("sock")};
+	struct http_client *c = http_client_new(&o, NULL);
+	struct http_answer a = {0};
+	struct err e = ERR_INIT;
+	json_t *list, *ev;
+	size_t i, n = 0;
+
+	for (i = 0; i < 2; i++) {
+		api_world_do(tick, NULL);
+		/* What was proposed comes before this. */
+		api_world_command("setting.set", json_pack("{s:s, s:i}", "key", "placement.wire-mbs", "value", 117));
+	}
+	list = state_event_list(replica_db(api_world_daemon()->replica), 0, 10000, &e);
+	json_array_foreach (list, i, ev)
+		if (!strcmp(api_world_text(ev, "op"), "ha.bears"))
+			n += strstr(api_world_text(ev, "data.text"), text) != NULL;
+	json_decref(list);
+	assert_int_equal(n, times);
+	assert_int_equal(http_client_call(c, "GET", "/metrics", NULL, NULL, clock_now_ns() + 10 * NS_PER_S, &a, &e), 0);
+	if (!strstr(a.text, line))
+		fail_msg("no line \"%s\" in %s", line, a.text);
+	http_answer_done(&a);
+	http_client_free(c);
+}
+
 /* Two hosts of 8 GiB: with 6 GiB of guests on either the other can take them, and 2 GiB more are too much. */
 static void a_start_that_makes_the_cluster_bear_less_is_refused_unless_forced(void **state)
 {
@@ -400,11 +436,15 @@ static void a_start_that_makes_the_cluster_bear_less_is_refused_unless_forced(vo
 	expect(200, "PUT", "/v1/settings/ha.wish", json_pack("{s:i}", "value", 0));
 	expect(202, "POST", "/v1/vms/big3/start", json_object());
 	expect(200, "PUT", "/v1/settings/ha.wish", json_pack("{s:n}", "value"));
-	/* It bears nothing now, so nothing is refused any more; that is told. */
+	/* It bears nothing now, so nothing is refused any more; that is told, once. */
+	bears_are_told(1, "the cluster bears the loss of 0 hosts, and shall bear 1: if node n", "\ngodwit_ha_wish 1\n");
 	expect(202, "POST", "/v1/vms/big3/kill", json_object());
 	api_world_observe("big3", "n2", 1, "stopped", NULL);
 	api_world_refused(409, "POST", "/v1/vms/big3/start", json_object(), "conflict", "big3", "--force");
+	bears_are_told(1, "the cluster bears the loss of 1 host, as it shall", "\ngodwit_ha_bears ");
 	expect(202, "POST", "/v1/vms/big3/start", json_pack("{s:b}", "force", 1));
+	bears_are_told(2, "the cluster bears the loss of 0 hosts, and shall bear 1: if node n",
+		       "\ngodwit_ha_waiting{for=\"room\"} 0\n");
 	api_world_do(manage_no_more, NULL);
 }
 
