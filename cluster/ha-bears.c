@@ -191,7 +191,8 @@ static void say_why(const struct ha_input *in, struct ha_bears *ret, uint64_t wo
 	free(guests);
 }
 
-void ha_bears(const struct ha_input *in, unsigned most, struct ha_bears *ret)
+/* As ha_bears(), but for guest and why. PACK_NOT: the hosts of @worst are too many. */
+static enum pack_answer bears_find(const struct ha_input *in, unsigned most, struct ha_bears *ret, uint64_t *worst)
 {
 	struct ha_bears r = {.guest = HA_NONE};
 	enum pack_answer a;
@@ -203,10 +204,18 @@ void ha_bears(const struct ha_input *in, unsigned most, struct ha_bears *ret)
 	for (size_t i = 0; a == PACK_NOT && i < b.n; i++)
 		if (b.worst >> b.hosts[i] & 1)
 			r.worst[r.n_worst++] = b.hosts[i];
-	if (a == PACK_NOT)
-		say_why(in, &r, b.worst);
 	ha_room_free(b.room);
 	*ret = r;
+	*worst = b.worst;
+	return a;
+}
+
+void ha_bears(const struct ha_input *in, unsigned most, struct ha_bears *ret)
+{
+	uint64_t worst;
+
+	if (bears_find(in, most, ret, &worst) == PACK_NOT)
+		say_why(in, ret, worst);
 }
 
 void ha_bears_done(struct ha_bears *b)
@@ -232,6 +241,7 @@ int ha_admit(const struct ha_input *in, size_t guest, size_t node, unsigned wish
 	struct ha_guest *guests;
 	struct ha_input then = *in;
 	struct ha_bears now, after;
+	uint64_t worst, unused;
 	int r = 0;
 
 	if (wish == 0)
@@ -242,19 +252,20 @@ int ha_admit(const struct ha_input *in, size_t guest, size_t node, unsigned wish
 	guests[guest].seen = HA_NOTHING;
 	guests[guest].place.owner = in->nodes[node].place.name;
 	then.guests = guests;
-	ha_bears(&then, wish, &after);
-	if (after.exact && after.bears < wish && after.why) {
-		ha_bears(in, wish, &now);
-		if (now.bears >= wish)
+	/* The reason costs more than the answer, and is seldom asked for. */
+	if (bears_find(&then, wish, &after, &worst) == PACK_NOT && after.bears < wish) {
+		bears_find(in, wish, &now, &unused);
+		if (now.bears >= wish) {
+			say_why(&then, &after, worst);
 			r = err_set(
 				e, ERR_CONFLICT,
 				"vm %s: with it on node %s the cluster would bear the loss of %u hosts instead of %u: "
 				"%s; stop a guest, add memory, or start it all the same with --force",
 				in->guests[guest].place.name, in->nodes[node].place.name, after.bears, now.bears,
 				after.why);
-		ha_bears_done(&now);
+			ha_bears_done(&after);
+		}
 	}
-	ha_bears_done(&after);
 	free(guests);
 	return r;
 }

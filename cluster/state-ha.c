@@ -372,6 +372,17 @@ json_t *state_ha_list(sqlite3 *db, struct err *e)
 	return rows_json(s, HA_COLUMNS, e);
 }
 
+int state_ha_needed(sqlite3 *db, struct err *e)
+{
+	int64_t there;
+
+	return sql_number(
+		db, e, &there,
+		"SELECT 1 FROM vm v LEFT JOIN observed o ON o.vm = v.name LEFT JOIN node_life l ON l.node = "
+		"v.owner WHERE v.intent = 'running' AND (o.status = 'failed' OR coalesce(l.life, 'up') != 'up') "
+		"LIMIT 1");
+}
+
 const struct op ha_ops[] = {
 	{"vm.ha", "vm", "name", vm_ha_args, vm_ha, EVENT_AUDIT, 2},
 	{"vm.restart", "vm", "name", vm_restart_args, vm_restart, EVENT_REPORT, 2},

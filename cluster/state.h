@@ -88,6 +88,9 @@ json_t *state_fence_plan(struct sqlite3 *db, const char *node, struct err *e);
 json_t *state_ha_get(struct sqlite3 *db, const char *vm, struct err *e);
 json_t *state_ha_list(struct sqlite3 *db, struct err *e);
 
+/* Does any guest that shall run need HA: it has failed, or its node is not up? 1, 0, or -1 with @e. Cheap. */
+int state_ha_needed(struct sqlite3 *db, struct err *e);
+
 /* What vm.restart calls the failure that @detail of a guest tells of ("cause": "crash", "failed", "host"): whether it
  * was its own fault decides how long it is left alone. "failed" where nobody has said. Static. */
 const char *state_failure_kind(const json_t *detail);

@@ -8,7 +8,7 @@
  * proposed lately is remembered only to be quiet.
  *
  * Reading all guests with their definitions costs; so the state is first asked whether any guest needs anything at all,
- * which is a look at the lists.
+ * and definitions are kept from one reading to the next.
  */
 #include "node/ha.h"
 
@@ -43,6 +43,7 @@ struct ha_manager {
 	struct ports *ports;
 	json_t *asked; /* guest: until when (clock_now_ns()) its command is given time */
 	unsigned ticks;
+	json_t *read;  /* uuid: {version, definition} of the last reading */
 	json_t *bears; /* the last answer, and when it was found (clock_now_ns()) */
 	struct ha_counts counts;
 	int64_t bears_ns;
@@ -149,7 +150,7 @@ static const struct ha_after *after_of(struct ports *ports, const json_t *ha, bo
 	return a;
 }
 
-static void guest_known(struct ports *ports, struct known *k, const json_t *vm, const json_t *ha, struct ha_guest *g)
+static void guest_known(struct ports *ports, const json_t *vm, const json_t *ha, const char *to, struct ha_guest *g)
 {
 	g->wanted = is(vm, "intent", "running");
 	g->restart = is(ha, "mode", "restart");
@@ -160,9 +161,7 @@ static void guest_known(struct ports *ports, struct known *k, const json_t *vm, 
 	g->moving = json_is_string(json_object_get(vm, "migration"));
 	g->seen = seen_of(vm);
 	g->since_ms = json_integer_value(json_object_get(vm, "since"));
-	for (size_t i = 0; i < place_input(k->place)->n_vms; i++)
-		if (!strcmp(place_input(k->place)->vms[i].name, g->place.name))
-			g->to = place_input(k->place)->vms[i].to;
+	g->to = to;
 	g->restarts = restarts_of(ha, &g->n_restarts);
 	g->after = after_of(ports, ha, g->wanted && g->seen != HA_RUNNING, &g->n_after);
 }
@@ -201,26 +200,45 @@ static void cpu_known(struct known *k, json_t *cpu)
 		json_array_append(k->cpus, cpu);
 }
 
-/* The definitions of all guests, in the order of k->vms; what is deleted meanwhile cannot be, as this is one reading.
- */
-static json_t *definitions(struct daemon *d, struct known *k, struct err *e)
+/* The definition of the guest of @row, from the last reading where it is the same version still. New reference; NULL
+ * with @e. */
+static json_t *definition_of(struct ha_manager *m, const json_t *row, struct err *e)
 {
-	json_t *list = json_array(), *row;
+	const json_t *had = json_object_get(m->read, text_of(row, "uuid"));
+	json_t *vm, *definition;
+
+	if (had && json_equal(json_object_get(had, "version"), json_object_get(row, "version")))
+		return json_incref(json_object_get(had, "definition"));
+	vm = state_vm_get(replica_db(m->d->replica), text_of(row, "name"), e);
+	definition = json_incref(json_object_get(vm, "definition"));
+	json_decref(vm);
+	return definition;
+}
+
+/* The definitions of all guests, in the order of k->vms; what is deleted meanwhile cannot be, as this is one reading.
+ * Reading and parsing them is most of what a look costs, and they seldom change. */
+static json_t *definitions(struct ha_manager *m, struct known *k, struct err *e)
+{
+	json_t *list = json_array(), *read = json_object(), *row;
 	size_t i;
 
 	k->cpus = json_array();
 	json_array_foreach (k->vms, i, row) {
-		json_t *vm = state_vm_get(replica_db(d->replica), text_of(row, "name"), e);
-		json_t *definition = json_object_get(vm, "definition");
+		json_t *definition = definition_of(m, row, e);
 
-		if (!vm) {
+		if (!definition) {
 			json_decref(list);
+			json_decref(read);
 			return NULL;
 		}
 		json_array_append(list, definition);
 		cpu_known(k, json_object_get(definition, "cpu"));
-		json_decref(vm);
+		json_object_set_new(
+			read, text_of(row, "uuid"),
+			json_pack("{s:O, s:o}", "version", json_object_get(row, "version"), "definition", definition));
 	}
+	json_decref(m->read);
+	m->read = read;
 	return list;
 }
 
@@ -259,14 +277,14 @@ static void make(struct daemon *d, struct ports *ports, struct known *k, json_t 
 					.now_ms = clock_wall_ms()};
 	k->place = place_new(&k->facts, &none);
 	nodes_known(k);
+	in = place_input(k->place); /* its vms are in the order of ours */
 	k->guests = xcalloc(n + 1, sizeof(*k->guests));
 	for (size_t i = 0; i < n; i++) {
 		const json_t *vm = json_array_get(k->vms, i);
 
 		place_guest_read(k->place, json_array_get(list, i), text_of(vm, "owner"), &k->guests[i].place);
-		guest_known(ports, k, vm, json_array_get(k->ha, i), &k->guests[i]);
+		guest_known(ports, vm, json_array_get(k->ha, i), in->vms[i].to, &k->guests[i]);
 	}
-	in = place_input(k->place);
 	k->in.guests = k->guests;
 	k->in.n_guests = n;
 	k->in.rules = in->rules;
@@ -301,7 +319,7 @@ static int known_take_with(struct ha_manager *m, struct known *k, const struct w
 	k->settings = state_setting_list(db, PLACE_SETTINGS, e);
 	k->ha = state_ha_list(db, e);
 	if (k->nodes && k->vms && k->migrations && k->settings && k->ha)
-		list = definitions(d, k, e);
+		list = definitions(m, k, e);
 	if (begin)
 		api_read_end(d);
 	if (!list)
@@ -390,40 +408,35 @@ static void act(struct ha_manager *m, const struct known *k, const struct ha_act
 	}
 }
 
-/* Is there a guest that shall run, and is down, or on a host that is not up? */
 static bool is_needed(struct daemon *d)
 {
-	struct sqlite3 *db = replica_db(d->replica);
-	json_t *nodes = state_node_list(db, NULL), *vms = state_vm_list(db, NULL), *vm, *node;
-	bool needed = false;
-	size_t i, j;
-
-	json_array_foreach (vms, i, vm) {
-		if (!is(vm, "intent", "running"))
-			continue;
-		needed |= is(vm, "status", "failed");
-		json_array_foreach (nodes, j, node)
-			needed |= json_equal(json_object_get(node, "name"), json_object_get(vm, "owner")) &&
-				  !is(node, "life", "up");
-	}
-	json_decref(nodes);
-	json_decref(vms);
-	return needed;
+	return state_ha_needed(replica_db(d->replica), NULL) != 0;
 }
 
-static void plan_and_act(struct ha_manager *m)
+static void plan_and_act(struct ha_manager *m, const struct known *k)
+{
+	struct ha_plan plan;
+
+	ha_plan(&k->in, &plan);
+	for (size_t i = 0; i < plan.n; i++)
+		act(m, k, &plan.actions[i]);
+	ha_plan_done(&plan);
+}
+
+static void bears_judge(struct ha_manager *m, const struct known *k);
+
+/* One reading for all that there is to look at: what is urgent, and in a @calm second the rest. */
+static void look(struct ha_manager *m, bool calm)
 {
 	struct err e = ERR_INIT;
-	struct ha_plan plan;
 	struct known k;
 
 	if (known_take(m, &k, &e) < 0) {
 		log_error("event=ha error=\"%s\"", e.text);
 	} else {
-		ha_plan(&k.in, &plan);
-		for (size_t i = 0; i < plan.n; i++)
-			act(m, &k, &plan.actions[i]);
-		ha_plan_done(&plan);
+		plan_and_act(m, &k);
+		if (calm)
+			bears_judge(m, &k);
 	}
 	known_done(&k);
 }
@@ -436,7 +449,7 @@ static bool leads(const struct ha_manager *m)
 void ha_manager_look(struct ha_manager *m)
 {
 	if (leads(m) && is_needed(m->d))
-		plan_and_act(m);
+		look(m, false);
 }
 
 /* ---- how many hosts may die ---- */
@@ -480,25 +493,20 @@ static void bears_tell(struct ha_manager *m, unsigned bears, unsigned want, cons
 }
 
 /* Is what the state has told last still so? A cluster of one host, or without guests, bears what it bears. */
-static void bears_judge(struct ha_manager *m)
+static void bears_judge(struct ha_manager *m, const struct known *k)
 {
 	json_t *told = state_setting_get(replica_db(m->d->replica), STATE_SETTING_HA_BEARS, NULL);
 	struct ha_bears b = {.exact = true};
 	unsigned want = wish(m->d);
-	struct err e = ERR_INIT;
-	struct known k;
 
-	if (known_take(m, &k, &e) == 0) {
-		if (want && k.in.n_nodes > 1 && k.in.n_guests)
-			ha_bears(&k.in, want, &b);
-		else
-			b.bears = want;
-		/* Not found out with the work that it may cost is not too little. */
-		if ((b.bears >= want || b.exact) && (b.bears < want) != (told != NULL))
-			bears_tell(m, b.bears, want, b.why);
-		ha_bears_done(&b);
-	}
-	known_done(&k);
+	if (want && k->in.n_nodes > 1 && k->in.n_guests)
+		ha_bears(&k->in, want, &b);
+	else
+		b.bears = want;
+	/* Not found out with the work that it may cost is not too little. */
+	if ((b.bears >= want || b.exact) && (b.bears < want) != (told != NULL))
+		bears_tell(m, b.bears, want, b.why);
+	ha_bears_done(&b);
 	json_decref(told);
 }
 
@@ -511,12 +519,10 @@ void ha_manager_tick(struct ha_manager *m)
 	json_object_foreach_safe(m->asked, next, vm, v) if (!asked_lately(m, vm)) json_object_del(m->asked, vm);
 	if (!leads(m))
 		return;
-	if (++m->ticks % CALM_TICKS == 0) {
-		plan_and_act(m);
-		bears_judge(m);
-	} else {
+	if (++m->ticks % CALM_TICKS == 0)
+		look(m, true);
+	else
 		ha_manager_look(m);
-	}
 }
 
 /* ---- telling ---- */
@@ -637,5 +643,6 @@ void ha_manager_free(struct ha_manager *m)
 	ports_free(m->ports);
 	json_decref(m->asked);
 	json_decref(m->bears);
+	json_decref(m->read);
 	free(m);
 }
