@@ -37,6 +37,17 @@ teardown() {
 	grep -qx 'ExecReload=kill -HUP $MAINPID' $P/godwit-watchdog.service
 }
 
+@test "godwitd starts when what guests need is there, and stops while it still is" {
+	after=" $(sed -n 's/^After=//p' $P/godwitd.service) "
+	for unit in godwit-watchdog.service corosync.service network-online.target remote-fs.target; do
+		[[ $after == *" $unit "* ]]
+	done
+	# Without godwit-watchdog it runs all the same: not Requires= or BindsTo=, which would stop it with the other.
+	grep -q '^Wants=.*godwit-watchdog.service' $P/godwitd.service
+	run grep -E '^(Requires|BindsTo|PartOf|Requisite)=' $P/godwitd.service $P/godwit-watchdog.service
+	[ "$status" -eq 1 ]
+}
+
 @test "the check sees a misspelt option" {
 	sed 's|^ExecStart=godwitd$|ExecStart=/bin/true|; s|^KillMode=|KilMode=|' $P/godwitd.service >"$T/godwitd.service"
 	run systemd-analyze verify --man=no "$T/godwitd.service"
