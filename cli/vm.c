@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/terminal.h"
+#include "base/text.h"
 #include "cli/groups.h"
 #include "cli/request.h"
 #include "cli/run.h"
@@ -46,6 +47,28 @@ static const struct view_column versions_view[] = {
 	{"BY", "by", VIEW_TEXT},
 	{NULL, NULL, VIEW_TEXT},
 };
+
+/* ---- list ---- */
+
+/* Sentences are too long for a table: those that wait say why below it, on standard error. */
+static int list_run(struct cli *c, struct err *e)
+{
+	json_t *answer = NULL, *vm;
+	int r = request_command(c, &answer, e);
+	size_t i;
+
+	if (r == 0)
+		r = run_answer(c, answer, e);
+	json_array_foreach (r == 0 && !c->json && !cli_given(c, "names") ? answer : NULL, i, vm) {
+		const char *why = json_string_value(json_object_get(vm, "waiting"));
+		_free_ char *safe = text_clean(why);
+
+		if (why)
+			fprintf(c->io->err, "waits: %s\n", safe);
+	}
+	json_decref(answer);
+	return r;
+}
 
 /* ---- console ---- */
 
@@ -216,7 +239,8 @@ static const struct cli_command commands[] = {
 	 .summary = "List the guests",
 	 .method = "GET",
 	 .path = "/v1/vms",
-	 .view = list_view},
+	 .view = list_view,
+	 .run = list_run},
 	{.verb = "show",
 	 .operands = operand_vm,
 	 .summary = "Show one guest",

@@ -572,18 +572,21 @@ void ha_plan_done(struct ha_plan *p)
 	*p = (struct ha_plan){0};
 }
 
+#define HA_NEXT_ROOM "it starts as soon as one fits: free or add what is missing, or change what it needs"
+
 json_t *ha_plan_json(const struct ha_input *in, const struct ha_plan *p)
 {
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < p->n; i++) {
 		const struct ha_action *a = &p->actions[i];
+		_free_ char *why = a->no_room ? xasprintf("%s; " HA_NEXT_ROOM, a->why) : xstrdup(a->why);
 
 		json_array_append_new(list,
 				      json_pack("{s:s, s:s, s:s?, s:o, s:s}", "vm", in->guests[a->guest].place.name,
 						"action", ha_act_names[a->act], "node",
 						a->node == HA_NONE ? NULL : in->nodes[a->node].place.name, "until",
-						a->until_ms ? json_integer(a->until_ms) : json_null(), "why", a->why));
+						a->until_ms ? json_integer(a->until_ms) : json_null(), "why", why));
 	}
 	return list;
 }

@@ -121,7 +121,8 @@ struct ha_plan {
 void ha_plan(const struct ha_input *in, struct ha_plan *ret);
 void ha_plan_done(struct ha_plan *p);
 
-/* [{"vm", "action" (place, restart, wait, failback), "node", "until", "why"}]. New reference. */
+/* [{"vm", "action" (place, restart, wait, failback), "node", "until", "why"}], with what to do where there is no room.
+ * New reference. */
 json_t *ha_plan_json(const struct ha_input *in, const struct ha_plan *p);
 
 /* ---- how many hosts may die ---- */

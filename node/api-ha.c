@@ -35,6 +35,19 @@ void api_vms_add_ha(struct daemon *d, json_t *vms)
 	json_decref(list);
 }
 
+void api_vms_add_waiting(struct daemon *d, json_t *vms)
+{
+	json_t *waiting = d->ha ? ha_manager_waiting(d->ha) : NULL, *vm, *why;
+	size_t i;
+
+	json_array_foreach (json_object_size(waiting) ? vms : NULL, i, vm) {
+		why = json_object_get(waiting, api_text(vm, "name"));
+		if (why)
+			json_object_set(vm, "waiting", why);
+	}
+	json_decref(waiting);
+}
+
 static json_t *ha_get(struct daemon *d, const struct http_call *call, struct err *e)
 {
 	return state_ha_get(replica_db(d->replica), http_call_param(call, "name"), e);

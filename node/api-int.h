@@ -74,6 +74,7 @@ void api_start_task(struct api_write *w, const char *kind, const char *node);
 /* Add "ha" to a row of state_vm_get(), or to each of state_vm_list(): what is done when the guest or its host dies. */
 void api_vm_add_ha(struct daemon *d, json_t *vm);
 void api_vms_add_ha(struct daemon *d, json_t *vms);
+void api_vms_add_waiting(struct daemon *d, json_t *vms); /* "waiting": why one is not started yet */
 
 /* ---- forecasts ---- */
 

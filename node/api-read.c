@@ -139,6 +139,7 @@ static json_t *vm_list(struct daemon *d, const struct http_call *call, struct er
 
 	(void)call;
 	api_vms_add_ha(d, vms);
+	api_vms_add_waiting(d, vms);
 	return vms;
 }
 
@@ -148,12 +149,11 @@ static json_t *vm_get(struct daemon *d, const struct http_call *call, struct err
 
 	if (vm)
 		api_vm_add_ha(d, vm);
-	if (vm && d->ha && !strcmp(api_text(vm, "intent"), "running") &&
-	    strcmp(api_text(vm, "status"), "running") != 0) {
-		_free_ char *why = ha_manager_waits(d->ha, api_text(vm, "name"));
+	if (vm && !strcmp(api_text(vm, "intent"), "running") && strcmp(api_text(vm, "status"), "running") != 0) {
+		json_t *one = json_pack("[O]", vm);
 
-		if (why)
-			json_object_set_new(vm, "waiting", json_string(why));
+		api_vms_add_waiting(d, one);
+		json_decref(one);
 	}
 	return vm;
 }

@@ -576,22 +576,26 @@ bool ha_manager_counts(struct ha_manager *m, struct ha_counts *ret)
 	return known;
 }
 
-char *ha_manager_waits(struct ha_manager *m, const char *vm)
+json_t *ha_manager_waiting(struct ha_manager *m)
 {
+	json_t *ret = json_object(), *list, *o;
 	struct ha_plan plan;
 	struct known k;
-	char *why = NULL;
+	size_t i;
 
-	if (is_needed(m->d) && known_take(m, &k, NULL) == 0) {
+	if (!is_needed(m->d))
+		return ret;
+	if (known_take(m, &k, NULL) == 0) {
 		ha_plan(&k.in, &plan);
-		for (size_t i = 0; i < plan.n && !why; i++)
-			if (plan.actions[i].act == HA_WAIT &&
-			    is(json_array_get(k.vms, plan.actions[i].guest), "name", vm))
-				why = xstrdup(plan.actions[i].why);
+		list = ha_plan_json(&k.in, &plan);
+		json_array_foreach (list, i, o)
+			if (is(o, "action", ha_act_names[HA_WAIT]))
+				json_object_set(ret, text_of(o, "vm"), json_object_get(o, "why"));
+		json_decref(list);
 		ha_plan_done(&plan);
-		known_done(&k);
 	}
-	return why;
+	known_done(&k);
+	return ret;
 }
 
 /* ---- admission ---- */

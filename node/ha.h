@@ -38,8 +38,10 @@ struct ha_counts {
 /* False: the state cannot be read. */
 bool ha_manager_counts(struct ha_manager *m, struct ha_counts *ret);
 
-/* Why guest @vm is not started again yet; NULL: it waits for nothing. Caller frees. */
-char *ha_manager_waits(struct ha_manager *m, const char *vm);
+/* {guest: why it is not started again yet}, of those that wait. Reads all guests only if there can be any. New
+ * reference.
+ */
+json_t *ha_manager_waiting(struct ha_manager *m);
 
 /* May guest @vm, which does not run, be started on @node? -1 with ERR_CONFLICT where the cluster bears the loss of as
  * many hosts as it shall (ha.wish) and could not any more. The other is about a guest that is not created yet, by its

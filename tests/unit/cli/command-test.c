@@ -380,6 +380,27 @@ static void no_command_is_left_out_here(void **state)
 		}
 }
 
+static void guests_that_wait_say_why_below_the_list(void **state)
+{
+	static const char list[] =
+		"[{\"name\":\"a\",\"waiting\":\"vm a: no node fits: there is none\"},{\"name\":\"b\"}]";
+	struct fake_run run;
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		fake_answer("GET", "/v1/vms", 200, list);
+	FAKE_RUN(&run, "vm", "list");
+	assert_int_equal(run.status, 0);
+	assert_string_equal(run.err, "waits: vm a: no node fits: there is none\n");
+	fake_run_done(&run);
+	FAKE_RUN(&run, "vm", "list", "--names");
+	assert_string_equal(run.err, "");
+	fake_run_done(&run);
+	FAKE_RUN(&run, "vm", "list", "--json");
+	assert_string_equal(run.err, "");
+	fake_run_done(&run);
+}
+
 static void a_cluster_that_bears_less_than_it_shall_is_warned_of(void **state)
 {
 	static const char below[] =
@@ -524,6 +545,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(each_command_prints_what_the_daemon_said_with_json, fake_start,
 						fake_stop),
 		cmocka_unit_test(no_command_is_left_out_here),
+		cmocka_unit_test_setup_teardown(guests_that_wait_say_why_below_the_list, fake_start, fake_stop),
 		cmocka_unit_test_setup_teardown(a_cluster_that_bears_less_than_it_shall_is_warned_of, fake_start,
 						fake_stop),
 		cmocka_unit_test_setup_teardown(names_in_a_path_cannot_leave_their_place, fake_start, fake_stop),

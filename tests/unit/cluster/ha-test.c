@@ -678,6 +678,59 @@ static void the_plan_is_told_as_json(void **state)
 	ha_plan_done(&p);
 }
 
+/* Whatever is missing on the only host left, the guest waits with that reason, and is placed when it is there. */
+static void a_guest_waits_for_whatever_is_missing_and_starts_when_it_is_there(void **state)
+{
+	static const char *const lan[] = {"lan", NULL}, *const v2[] = {"x86-64-v2", NULL}, *const none[] = {NULL};
+	static const struct {
+		const char *what, *why;
+	} rows[] = {
+		{"memory", "node n2 needs 9216 MiB"},
+		{"model", "x86-64-v2"},
+		{"network", "lan"},
+		{"apart", "node n2 rule pair keeps it apart from vm db"},
+		{"maintenance", "node n2 is in maintenance"},
+		{"aside", "node n2 is put aside (flaps)"},
+	};
+	static const struct row row = {.hosts = "Fu",
+				       .guests = {{"web", "n1"}, {"db", "n2"}},
+				       .rule = {"pair", .apart = true, .hard = true, .vms = web_db}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		for (int there = 0; there < 2; there++) {
+			const char *what = rows[i].what, *why;
+			struct cluster c;
+			struct ha_plan p;
+			json_t *list;
+
+			cluster_make(&c, &row);
+			c.in.n_rules = !strcmp(what, "apart") && !there;
+			c.guests[0].place.memory = !strcmp(what, "memory") ? 9 * GIB : GIB;
+			c.guests[0].place.cpu = !strcmp(what, "model") ? "x86-64-v2" : NULL;
+			c.guests[0].place.networks = !strcmp(what, "network") ? lan : none;
+			c.nodes[1].place.models = there ? v2 : none;
+			c.nodes[1].place.networks = there ? lan : none;
+			c.nodes[1].place.maintenance = !strcmp(what, "maintenance") && !there;
+			c.nodes[1].place.aside = !strcmp(what, "aside") && !there ? "flaps" : NULL;
+			if (there)
+				c.nodes[1].place.memory_total = c.nodes[1].place.memory_free = 16 * GIB;
+			ha_plan(&c.in, &p);
+			assert_int_equal(p.n, 1);
+			if (p.actions[0].act != (there ? HA_PLACE : HA_WAIT) || p.actions[0].no_room == there)
+				fail_msg("%s, there %d: %s: %s", what, there, ha_act_names[p.actions[0].act],
+					 p.actions[0].why);
+			list = ha_plan_json(&c.in, &p);
+			why = json_string_value(json_object_get(json_array_get(list, 0), "why"));
+			/* Object, reason, next step. */
+			if (!there && (strncmp(why, "vm web: no node fits: ", 22) != 0 || !strstr(why, rows[i].why) ||
+				       !strstr(why, "; it starts as soon as one fits: ")))
+				fail_msg("%s: %s", what, why);
+			json_decref(list);
+			ha_plan_done(&p);
+		}
+}
+
 /* ---- hosts that come and go ---- */
 
 static void a_host_that_was_lost_three_times_in_an_hour_is_put_aside(void **state)
@@ -714,6 +767,7 @@ int main(void)
 		cmocka_unit_test(a_host_must_be_back_for_a_while_and_idle),
 		cmocka_unit_test(plan_after_plan_all_guests_of_a_dead_host_come_back_in_order),
 		cmocka_unit_test(the_plan_is_told_as_json),
+		cmocka_unit_test(a_guest_waits_for_whatever_is_missing_and_starts_when_it_is_there),
 		cmocka_unit_test(a_host_that_was_lost_three_times_in_an_hour_is_put_aside),
 	};
 
