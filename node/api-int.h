@@ -113,4 +113,18 @@ void api_read_end(struct daemon *d);
 
 const char *api_text(const json_t *o, const char *key); /* "" when it is not there */
 
+/* Where a guest goes, and why. */
+struct place_guest;
+
+struct api_choice {
+	char *node;
+	json_t *explanation; /* NULL where there is no such node */
+	uint64_t wire_rate;  /* bytes/s */
+};
+
+/* The node @asked for, if @g fits there, or else (NULL) the best one. -1 with @e (may be NULL); @ret may explain all
+ * the same. Free with api_choice_done(), also on failure. */
+int api_choose(struct daemon *d, const struct place_guest *g, const char *asked, struct api_choice *ret, struct err *e);
+void api_choice_done(struct api_choice *c);
+
 #endif

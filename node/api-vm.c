@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "cluster/state.h"
 #include "node/api-int.h"
@@ -13,90 +12,6 @@
 
 #define PLACE_TRIES 3    /* another guest may have taken the room meanwhile */
 #define MAX_PAUSE_MS 300 /* allowed, where the request does not say: godwit-migrate's own */
-
-/* ---- placement ---- */
-
-/* Everything placement looks at, as the state has it now. Free with facts_done(). -1 with @e. */
-static int facts_take(struct daemon *d, struct place_facts *ret, struct err *e)
-{
-	struct sqlite3 *db = replica_db(d->replica);
-
-	api_read_begin(d);
-	*ret = (struct place_facts){
-		.nodes = state_node_list(db, e),
-		.vms = state_vm_list(db, e),
-		.migrations = state_migration_list(db, true, e),
-		.settings = state_setting_list(db, PLACE_SETTINGS, e),
-		.catalogue = d->catalogue,
-		.present = d->api->present,
-		.present_arg = d->replica,
-		.now_ms = clock_wall_ms(),
-	};
-	api_read_end(d);
-	return ret->nodes && ret->vms && ret->migrations && ret->settings ? 0 : -1;
-}
-
-static void facts_done(struct place_facts *f)
-{
-	json_decref((json_t *)f->nodes);
-	json_decref((json_t *)f->vms);
-	json_decref((json_t *)f->migrations);
-	json_decref((json_t *)f->settings);
-}
-
-/* Where a guest goes, and why. */
-struct choice {
-	char *node;
-	json_t *explanation; /* NULL where there is no such node */
-	uint64_t wire_rate;  /* bytes/s */
-};
-
-static void choice_done(struct choice *c)
-{
-	free(c->node);
-	json_decref(c->explanation);
-}
-
-/* The node that was asked for, if it fits, or else the best one. -1 with @e; @ret may explain all the same. */
-static int choose(const struct place *p, const char *asked, struct choice *ret, struct err *e)
-{
-	const struct placement_input *in = place_input(p);
-	struct placement_result result;
-	size_t chosen = 0;
-	int r;
-
-	if (asked && place_find(p, asked, &chosen, e) < 0)
-		return -1;
-	placement_run(in, &result);
-	ret->explanation = placement_json(in, &result);
-	ret->wire_rate = in->limits.wire_rate;
-	r = asked ? placement_fits(in, &result, chosen, e) : placement_chosen(in, &result, &chosen, e);
-	if (r == 0)
-		ret->node = xstrdup(in->nodes[chosen].name);
-	if (asked)
-		json_object_set_new(ret->explanation, "choice", r == 0 ? json_string(asked) : json_null());
-	placement_done(&result);
-	return r;
-}
-
-static int choose_for(struct daemon *d, const struct place_guest *g, const char *asked, struct choice *ret,
-		      struct err *e)
-{
-	struct place_facts f;
-	struct place *p;
-	int r;
-
-	*ret = (struct choice){0};
-	if (facts_take(d, &f, e) < 0) {
-		facts_done(&f);
-		return -1;
-	}
-	p = place_new(&f, g);
-	r = choose(p, asked, ret, e);
-	place_free(p);
-	facts_done(&f);
-	return r;
-}
 
 /* ---- create ---- */
 
@@ -111,14 +26,14 @@ static json_t *define(struct daemon *d, const json_t *given, const char *uuid, s
 	return definition;
 }
 
-static int create_place(struct api_write *w, struct choice *ret, struct err *e)
+static int create_place(struct api_write *w, struct api_choice *ret, struct err *e)
 {
 	const json_t *wish = json_object_get(http_call_body(w->call), "placement");
 	struct place_guest g = {.definition = json_object_get(w->extra, "definition"),
 				.near = json_object_get(wish, "near"),
 				.apart = json_object_get(wish, "apart")};
 
-	return choose_for(w->d, &g, json_string_value(json_object_get(wish, "node")), ret, e);
+	return api_choose(w->d, &g, json_string_value(json_object_get(wish, "node")), ret, e);
 }
 
 static void on_ha_made(struct api_write *w, const json_t *result)
@@ -164,10 +79,10 @@ static void create_propose(struct api_write *w)
 	_free_ char *part = w->tries ? xasprintf("try %d", w->tries) : NULL;
 	json_t *start = json_object_get(http_call_body(w->call), "start"), *args;
 	struct err e = ERR_INIT;
-	struct choice c;
+	struct api_choice c;
 
 	if (create_place(w, &c, &e) < 0 || create_admit(w, c.node, &e) < 0) {
-		choice_done(&c);
+		api_choice_done(&c);
 		api_reply_err(w, &e);
 		return;
 	}
@@ -175,17 +90,24 @@ static void create_propose(struct api_write *w)
 	if (start)
 		json_object_set(args, "start", start);
 	json_object_set(w->extra, "placement", c.explanation);
-	choice_done(&c);
+	api_choice_done(&c);
 	api_propose(w, "vm.create", part, args, on_created);
 }
 
 /* Another guest took the room between our look and our command: look again. */
 static bool create_again(struct api_write *w, const struct err *e)
 {
-	const json_t *wish = json_object_get(http_call_body(w->call), "placement");
+	const json_t *before = json_object_get(json_object_get(w->extra, "placement"), "choice");
+	struct api_choice c;
+	bool other;
 
-	if (w->then != on_created || e->code != ERR_CONFLICT || json_object_get(wish, "node") ||
-	    !strstr(e->text, "are promised") || w->tries + 1 == PLACE_TRIES)
+	if (w->then != on_created || e->code != ERR_CONFLICT || w->tries + 1 == PLACE_TRIES)
+		return false;
+	/* Unless another node is the best now, it was not about room, or nobody has any. */
+	other = create_place(w, &c, NULL) == 0 && json_is_string(before) &&
+		strcmp(c.node, json_string_value(before)) != 0;
+	api_choice_done(&c);
+	if (!other)
 		return false;
 	w->tries++;
 	create_propose(w);
@@ -195,14 +117,14 @@ static bool create_again(struct api_write *w, const struct err *e)
 static void create_dry_run(struct api_write *w)
 {
 	struct err e = ERR_INIT;
-	struct choice c;
+	struct api_choice c;
 
 	create_place(w, &c, &e);
 	if (c.explanation)
 		api_reply(w, 200, json_pack("{s:O}", "placement", c.explanation));
 	else
 		api_reply_err(w, &e);
-	choice_done(&c);
+	api_choice_done(&c);
 }
 
 static void on_vm_create(struct daemon *d, struct http_call *call)
@@ -389,13 +311,13 @@ static void start_somewhere(struct api_write *w, const json_t *vm)
 	const char *owner = api_text(vm, "owner"), *status = api_text(vm, "status"), *intent = api_text(vm, "intent");
 	bool down = !strcmp(status, "stopped") || !strcmp(status, "failed");
 	struct place_guest g = {.definition = json_object_get(vm, "definition")};
-	struct choice here = {0}, there = {0};
+	struct api_choice here = {0}, there = {0};
 	struct err e = ERR_INIT;
 
-	if (!down || !strcmp(intent, "running") || choose_for(w->d, &g, owner, &here, &e) == 0) {
+	if (!down || !strcmp(intent, "running") || api_choose(w->d, &g, owner, &here, &e) == 0) {
 		if (admitted(w, vm, owner))
 			start_propose(w);
-	} else if (choose_for(w->d, &g, NULL, &there, &e) == 0 && strcmp(there.node, owner) != 0) {
+	} else if (api_choose(w->d, &g, NULL, &there, &e) == 0 && strcmp(there.node, owner) != 0) {
 		_free_ char *why = reasons_of(here.explanation, owner);
 
 		json_object_set(w->extra, "placement", there.explanation);
@@ -407,27 +329,27 @@ static void start_somewhere(struct api_write *w, const json_t *vm)
 	} else {
 		api_reply_err(w, &e);
 	}
-	choice_done(&here);
-	choice_done(&there);
+	api_choice_done(&here);
+	api_choice_done(&there);
 }
 
 static void start_on(struct api_write *w, const json_t *vm, const char *node)
 {
 	struct place_guest g = {.definition = json_object_get(vm, "definition")};
-	struct choice c = {0};
+	struct api_choice c = {0};
 	struct err e = ERR_INIT;
 
 	if (!strcmp(node, api_text(vm, "owner"))) {
 		if (admitted(w, vm, node))
 			start_propose(w);
-	} else if (choose_for(w->d, &g, node, &c, &e) < 0) {
+	} else if (api_choose(w->d, &g, node, &c, &e) < 0) {
 		api_reply_err(w, &e);
 	} else {
 		json_object_set(w->extra, "placement", c.explanation);
 		if (admitted(w, vm, node))
 			place_propose(w, vm, node, NULL);
 	}
-	choice_done(&c);
+	api_choice_done(&c);
 }
 
 static void on_vm_start(struct daemon *d, struct http_call *call)
@@ -499,7 +421,7 @@ static int move_check(const struct http_call *call, const json_t *vm, struct err
 	return 0;
 }
 
-static int move_place(struct daemon *d, const json_t *vm, const char *to, struct choice *ret, struct err *e)
+static int move_place(struct daemon *d, const json_t *vm, const char *to, struct api_choice *ret, struct err *e)
 {
 	const json_t *detail = json_object_get(vm, "detail");
 	struct place_guest g = {
@@ -508,7 +430,7 @@ static int move_place(struct daemon *d, const json_t *vm, const char *to, struct
 		.dirty_rate = (uint64_t)json_integer_value(json_object_get(detail, "dirty_rate")),
 	};
 
-	return choose_for(d, &g, to, ret, e);
+	return api_choose(d, &g, to, ret, e);
 }
 
 static void on_move_made(struct api_write *w, const json_t *result)
@@ -546,7 +468,7 @@ static int64_t wish_of(const struct http_call *call, const char *name)
 	return query ? strtoll(query, NULL, 10) : json_integer_value(json_object_get(http_call_body(call), name));
 }
 
-static void forecast(struct api_write *w, const json_t *vm, const struct choice *c, bool alone)
+static void forecast(struct api_write *w, const json_t *vm, const struct api_choice *c, bool alone)
 {
 	int64_t bandwidth = wish_of(w->call, "bandwidth"), pause_ms = wish_of(w->call, "max_pause_ms");
 	struct api_move m = {.to = c->node,
@@ -564,7 +486,7 @@ static void on_vm_migrate(struct daemon *d, struct http_call *call)
 	const json_t *body = http_call_body(call);
 	struct api_write *w = api_write_new(d, call, name);
 	bool dry_run = json_is_true(json_object_get(body, "dry_run"));
-	struct choice c = {0};
+	struct api_choice c = {0};
 	struct err e = ERR_INIT;
 	json_t *vm;
 
@@ -581,7 +503,7 @@ static void on_vm_migrate(struct daemon *d, struct http_call *call)
 		else
 			move_propose(w, c.node);
 	}
-	choice_done(&c);
+	api_choice_done(&c);
 	json_decref(vm);
 }
 
@@ -589,7 +511,7 @@ static void on_vm_forecast(struct daemon *d, struct http_call *call)
 {
 	const char *name = http_call_param(call, "name");
 	struct api_write *w = api_write_new(d, call, name);
-	struct choice c = {0};
+	struct api_choice c = {0};
 	struct err e = ERR_INIT;
 	json_t *vm = state_vm_get(replica_db(d->replica), name, &e);
 
@@ -597,7 +519,7 @@ static void on_vm_forecast(struct daemon *d, struct http_call *call)
 		api_reply_err(w, &e);
 	else
 		forecast(w, vm, &c, true);
-	choice_done(&c);
+	api_choice_done(&c);
 	json_decref(vm);
 }
 
