@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "cluster/ha.h"
 
@@ -357,19 +357,28 @@ static void a_start_that_breaks_the_wish_is_refused_with_the_reason(void **state
 
 #define LIMIT_MS 1000 /* ten times what it shall take: a loaded machine is no failure, a search without a bound is */
 
+/* Of this thread: others use this machine too. */
+static double cpu_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
 static double ms_of(const struct ha_input *in, struct ha_bears *b)
 {
 	double best = 1e9;
 
-	/* The best of three: others use this machine too. */
+	/* The best of three. */
 	for (int i = 0; i < 3; i++) {
-		int64_t begin = clock_now_ns();
+		double begin = cpu_ms();
 		double ms;
 
 		if (i)
 			ha_bears_done(b);
 		ha_bears(in, 0, b);
-		ms = (double)(clock_now_ns() - begin) / 1e6;
+		ms = cpu_ms() - begin;
 		best = ms < best ? ms : best;
 	}
 	return best;
