@@ -248,6 +248,8 @@ static void on_request(struct event *ev)
 		r = keeper_until(&h->keeper, ev->value, now, &e);
 	else if (ev->k == KEEPER_RELEASE)
 		r = keeper_release(&h->keeper, now, &e);
+	else if (ev->k == KEEPER_DIE)
+		r = keeper_die(&h->keeper, now, &e);
 	else
 		keeper_seen(&h->keeper, (uint64_t)ev->value);
 	if (r == 0 && ev->k == KEEPER_UNTIL && ev->value > h->until_max)
@@ -309,6 +311,12 @@ int keeper_ask_release(struct keeper_client *k, struct err *e)
 {
 	(void)e;
 	return ask(k, KEEPER_RELEASE, 0, NULL);
+}
+
+int keeper_ask_die(struct keeper_client *k, struct err *e)
+{
+	(void)e;
+	return ask(k, KEEPER_DIE, 0, NULL);
 }
 
 int keeper_ask_seen(struct keeper_client *k, uint64_t serial, struct err *e)
@@ -520,6 +528,7 @@ void ha_daemon_start(struct host *h)
 	h->api.d = &h->d;
 	h->api.present = is_present;
 	ha_trace(h, "the daemon starts");
+	h->d.disks = disks_new(&h->d); /* no setting names any */
 	h->d.fencing = fencing_new(&h->d);
 	h->d.ha = ha_manager_new(&h->d);
 	h->d.lease = host_lease_new(&h->d);
@@ -541,6 +550,7 @@ void ha_daemon_kill(struct host *h)
 	host_lease_free(h->d.lease);
 	fencing_free(h->d.fencing);
 	ha_manager_free(h->d.ha);
+	disks_free(h->d.disks);
 	h->d.lease = NULL;
 	ha->at = was;
 	h->up = h->connected = false;
