@@ -255,7 +255,7 @@ static int power_begin(struct power_case *c, enum power_action action, struct er
 	return 0;
 }
 
-static void race_power(struct power_case *c, const json_t *row)
+static void race_power(struct power_case *c, bool aside)
 {
 	struct err e = ERR_INIT;
 
@@ -263,7 +263,7 @@ static void race_power(struct power_case *c, const json_t *row)
 		return;
 	/* Off, the proof, and on again, so that a host that can work comes back by itself. One that was put aside,
 	 * because it does not, or because somebody wants it off, stays off. */
-	if (power_begin(c, json_is_null(json_object_get(row, "aside")) ? POWER_REBOOT : POWER_OFF, &e) == 0) {
+	if (power_begin(c, aside ? POWER_OFF : POWER_REBOOT, &e) == 0) {
 		step(c, "power", NULL, 0, "started", "its power is being switched off");
 		return;
 	}
@@ -337,7 +337,8 @@ static void race_expiry(struct power_case *c, const json_t *row)
 
 /* ---- each host ---- */
 
-static void put_aside(struct fencing *f, const char *node)
+/* One that flaps is put aside. Whether it does. */
+static bool put_aside(struct fencing *f, const char *node)
 {
 	json_t *list = state_fencing_list(replica_db(f->d->replica), node, FENCINGS_LOOKED_AT, NULL), *o;
 	int64_t lost_ms[FENCINGS_LOOKED_AT];
@@ -348,9 +349,10 @@ static void put_aside(struct fencing *f, const char *node)
 		if (n < FENCINGS_LOOKED_AT)
 			lost_ms[n++] = json_integer_value(json_object_get(o, "began"));
 	json_decref(list);
-	if (ha_flaps(lost_ms, n, clock_wall_ms(), why, sizeof(why)))
-		daemon_propose(f->d, "node.aside", NULL, json_pack("{s:s, s:s}", "node", node, "reason", why), NULL,
-			       NULL);
+	if (!ha_flaps(lost_ms, n, clock_wall_ms(), why, sizeof(why)))
+		return false;
+	daemon_propose(f->d, "node.aside", NULL, json_pack("{s:s, s:s}", "node", node, "reason", why), NULL, NULL);
+	return true;
 }
 
 /* Is it time to say that a host which is not a member is lost? The sentence why, or NULL. */
@@ -387,6 +389,7 @@ static void race(struct fencing *f, const json_t *row)
 	const char *node = text_of(row, "name");
 	struct power_case *c = case_find(f, node, true);
 	int64_t number = json_integer_value(json_object_get(row, "fencing"));
+	bool aside = !json_is_null(json_object_get(row, "aside"));
 
 	if (c->number != number) {
 		if (c->job && !c->done)
@@ -397,10 +400,10 @@ static void race(struct fencing *f, const json_t *row)
 		c->said = DISK_RESULT_MAX;
 		c->asked_ns = c->power_ns = c->pill_ns = 0;
 		c->no_power = false;
-		put_aside(f, node);
+		aside |= put_aside(f, node); /* the log has it a moment later */
 	}
 	race_disk(c, row);
-	race_power(c, row);
+	race_power(c, aside);
 	race_expiry(c, row);
 }
 
