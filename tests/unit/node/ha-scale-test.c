@@ -88,7 +88,7 @@ static void report(int id, json_int_t memory)
 {
 	static const char cpu[] = "{\"accel\": \"kvm\", \"vendor\": \"GenuineIntel\", \"qemu\": 70222, "
 				  "\"features\": [], \"models\": [\"x86-64-v2\"]}";
-	char name[8];
+	char name[16];
 
 	snprintf(name, sizeof(name), "n%d", id);
 	api_world_command("node.report",
@@ -98,7 +98,7 @@ static void report(int id, json_int_t memory)
 
 static void join(int id)
 {
-	char name[8], address[16], fingerprint[65];
+	char name[16], address[32], fingerprint[65];
 
 	snprintf(name, sizeof(name), "n%d", id);
 	snprintf(address, sizeof(address), "127.0.0.%d", id);
@@ -111,7 +111,7 @@ static void join(int id)
 static void guest(int i)
 {
 	static const int gib[] = {1, 2, 2, 4};
-	char name[16], node[8], uuid[40];
+	char name[16], node[16], uuid[40];
 	json_t *d;
 
 	snprintf(name, sizeof(name), "g%04d", i);
