@@ -318,10 +318,12 @@ void receive_now(void)
 	receive_from(NULL);
 }
 
+/* The pause may be long: on a machine that stands still for seconds, nobody having agreed yet is no reason to go back.
+ */
 struct mover_send_options send_options(void)
 {
 	return (struct mover_send_options){
-		.id = ID, .vm = "t1", .to = host_dst.address, .token = host_dst.token, .max_pause_ms = 2000};
+		.id = ID, .vm = "t1", .to = host_dst.address, .token = host_dst.token, .max_pause_ms = 20000};
 }
 
 void send_now(unsigned bandwidth_mbs)
