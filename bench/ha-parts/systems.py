@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two that are compared: Godwit, and pacemaker with a plain QEMU, each on three fresh hosts in namespaces with the same power switch."""
+"""What is measured, each on three fresh hosts in namespaces.
+
+With a power switch: Godwit, and pacemaker with a plain QEMU. Without one: Godwit with nothing but watchdogs, or with a shared disk as well.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,28 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests/integration"))
 
 # pylint: disable=wrong-import-position
 from ha_guests import CMDLINE, FIRST_WORDS as FIRST_WORDS, INIT_WORDS, KERNEL, console_path, qemus  # noqa: E402
-from hosts import Host, HostError, Hosts, wait_for  # noqa: E402
+from hosts import SHARED, Host, HostError, Hosts, wait_for  # noqa: E402
 from power import PowerSwitch, switch_of  # noqa: E402
+from watchdog_double import arm, resets_of  # noqa: E402
 
 PARTS = Path(__file__).resolve().parent
 TOKEN_MS = 1000
 VICTIM = 3
+FENCE_DISK = f"{SHARED}/fence/disk"  # a file that all hosts see
 
 
 class System:
     """Three hosts, guests on the third of them."""
 
     name = ""
+    proof = "power"
 
     def __init__(self, guests: int, memory_mib: int) -> None:
         self.guests = [f"g{n}" for n in range(1, guests + 1)]
@@ -67,6 +73,18 @@ class System:
         assert self.hosts
         return self.hosts[VICTIM]
 
+    def lose(self) -> None:
+        """What happens to the host with the guests."""
+        self.victim().power_off()
+
+    def proved(self, began: float, wall: float) -> float:
+        """Seconds from lose(), which was at these times (monotonic, wall clock), to the proof that the host was dead."""
+        assert self.switch and wall
+        asked = [d.at - began for d in self.switch.done if d.action in ("off", "reboot") and d.plug == self.victim().name]
+        if not asked:
+            raise SystemExit(f"{self.name}: started its guests again without asking the switch")
+        return asked[0]
+
     def form(self, hosts: Hosts) -> None:
         """Start everything."""
         raise NotImplementedError
@@ -97,20 +115,84 @@ class Godwit(System):
 
     def form(self, hosts: Hosts) -> None:
         hosts.form()
+        self.prepare(hosts)
+        for guest in self.guests:
+            definition = {"name": guest, "vcpus": 1, "memory": f"{self.memory_mib}M", "machine": "pc", "cpu": "qemu64", **KERNEL, "cmdline": CMDLINE}
+            task = hosts[1].task("POST", "/v1/vms", {"definition": definition, "placement": {"node": self.victim().name}, "start": True})
+            if task["state"] != "done":
+                raise HostError(f"godwit: guest {guest}: {task}")
+
+    def prepare(self, hosts: Hosts) -> None:
+        """What is to prove deaths."""
         first = hosts[1]
         names = [h.name for h in hosts.hosts]
         first.ask("POST", "/v1/fence-devices", {"name": "pdu", "agent": "fence_lab", "options": {"folder": str(hosts.folder / "power")},
                                                 "nodes": {n: n for n in names}})
         for n in names:
             first.ask("PUT", f"/v1/fence-levels/{n}/1", {"devices": ["pdu"]})
-        for guest in self.guests:
-            definition = {"name": guest, "vcpus": 1, "memory": f"{self.memory_mib}M", "machine": "pc", "cpu": "qemu64", **KERNEL, "cmdline": CMDLINE}
-            task = first.task("POST", "/v1/vms", {"definition": definition, "placement": {"node": self.victim().name}, "start": True})
-            if task["state"] != "done":
-                raise HostError(f"godwit: guest {guest}: {task}")
 
     def console(self, host: Host, guest: str) -> Path:
         return console_path(host, guest)
+
+
+class GodwitByExpiry(Godwit):
+    """No power switch; every host has a watchdog. The host loses its power, and time alone proves that it is dead."""
+
+    proof = "expiry"
+    resets: Optional[PowerSwitch] = None  # what an expired watchdog asks
+
+    def form(self, hosts: Hosts) -> None:
+        self.resets = resets_of(hosts)
+        self.resets.__enter__()
+        for host in hosts.hosts:
+            host.power_on()
+            arm(host, self.resets)
+        super().form(hosts)
+
+    def close(self) -> None:
+        if self.resets:
+            self.resets.close()
+        super().close()
+
+    def prepare(self, hosts: Hosts) -> None:
+        for host in hosts.hosts:
+            wait_for(lambda h=host: self.report(h)["watchdog"]["armed"], 20, f"{host.name} says that its watchdog is armed")
+
+    def report(self, host: Host) -> dict[str, Any]:
+        """What a host says of itself."""
+        assert self.hosts
+        return dict(self.hosts[1].ask("GET", f"/v1/nodes/{host.name}")["report"] or {"watchdog": {"armed": False}})
+
+    def proved(self, began: float, wall: float) -> float:
+        assert self.hosts and self.resets
+        last = max(self.hosts[1].ask("GET", "/v1/fencings"), key=lambda f: int(f["number"]))
+        if last["node"] != self.victim().name or last["proof"] != self.proof or self.resets.done:
+            raise SystemExit(f"{self.name}: the proof was to be {self.proof}, with no host reset: {last}, {self.resets.done}")
+        return float(last["fenced"]) / 1000 - wall
+
+
+class GodwitByDisk(GodwitByExpiry):
+    """As that, with a small shared disk. The host loses its network, is told on the disk to end its guests, and answers there."""
+
+    proof = "disk"
+
+    def prepare(self, hosts: Hosts) -> None:
+        super().prepare(hosts)
+        (hosts.shared / "fence").mkdir()
+        with (hosts.shared / "fence" / "disk").open("xb") as f:
+            f.truncate(8 << 20)
+        hosts[1].godwit("fence", "disk-format", FENCE_DISK)
+        hosts[1].ask("PUT", "/v1/settings/fence.disks", {"value": [FENCE_DISK]})
+        for host in hosts.hosts:
+            wait_for(lambda h=host: self.beats(h), 30, f"{host.name} says that its disk works, and the state knows its life")
+
+    def beats(self, host: Host) -> bool:
+        assert self.hosts
+        works = self.report(host).get("disks", {}).get(FENCE_DISK, {}).get("link") == "working"
+        return works and ":" in str(self.hosts[1].ask("GET", f"/v1/nodes/{host.name}")["incarnation"])
+
+    def lose(self) -> None:
+        self.victim().cut()
 
 
 COROSYNC = """totem {{
@@ -208,4 +290,5 @@ class Pacemaker(System):
         return Path(f"/proc/{host.inner}/root/run/{guest}.console")
 
 
-SYSTEMS: dict[str, type[System]] = {s.name: s for s in (Godwit, Pacemaker)}
+# By the proof that a host is dead.
+SYSTEMS: dict[str, tuple[type[System], ...]] = {"power": (Godwit, Pacemaker), "disk": (GodwitByDisk,), "expiry": (GodwitByExpiry,)}

@@ -7,15 +7,15 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Optional
 
 from ha_guests import Qemu, Watch, console_path, definition, qemus, read_disk, where
-from hosts import BUILD, Host, Hosts, wait_for
-from power import AGENT, Outlet, PowerSwitch, switch_of
+from hosts import Host, Hosts, wait_for
+from power import PowerSwitch, switch_of
+from watchdog_double import arm, resets_of
 
 BOOT_SECONDS = 90
 WATCH_GAP_SECONDS = 1.0  # a double that is shorter than the time between two looks could be missed: how long that may be
@@ -55,9 +55,7 @@ class Stage:
             self.wrapper = ["env", f"LD_PRELOAD={FAKETIME}", f"FAKETIME_TIMESTAMP_FILE={self.parts / 'clock'}", "FAKETIME_CACHE_DURATION=1",
                             "FAKETIME_DONT_FAKE_MONOTONIC=1"]
         self.switch = switch_of(self.hosts)
-        # What an expired watchdog does to its own host; it has none of the faults of a power switch.
-        outlets = {h.name: Outlet(h.power_off, h.power_on, lambda h=h: h.init is not None) for h in self.hosts.hosts}  # type: ignore[misc]
-        self.resets = PowerSwitch(self.hosts.folder / "resets", outlets)
+        self.resets = resets_of(self.hosts)
         self.watch = Watch(self.hosts)
 
     def __enter__(self) -> "Stage":
@@ -91,14 +89,7 @@ class Stage:
                 host.power_on()
         if self.watchdog and host.inner not in self.armed:
             self.armed.add(host.inner)
-            host.watchdog = "auto"  # godwitd gives its children no environment, so the double has to be started beside it
-            device = "/run/watchdog-double"
-            expired = f"printf 'action=off\\nplug={host.name}\\nfolder={self.resets.folder}\\n' | {AGENT}"
-            with (host.folder / "watchdog.log").open("ab") as log:
-                subprocess.Popen(
-                    host.inside("env", f"LD_PRELOAD={BUILD}/tools/watchdog-preload.so", f"WATCHDOG_DOUBLE={device}",
-                                f"WATCHDOG_DOUBLE_EXPIRED={expired}", str(BUILD / "godwit-watchdog"), "--device", device),
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            arm(host, self.resets)
         host.start(*self.wrapper)
 
     def put_forward(self, seconds: int) -> None:

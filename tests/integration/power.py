@@ -142,7 +142,11 @@ class PowerSwitch:
         return {"status": 0}
 
 
+def outlets_of(hosts: Any) -> dict[str, Outlet]:
+    """One for each of the hosts in namespaces (hosts.py)."""
+    return {h.name: Outlet(h.power_off, h.power_on, lambda h=h: h.init is not None) for h in hosts.hosts}  # type: ignore[misc]
+
+
 def switch_of(hosts: Any, password: str = "") -> PowerSwitch:
-    """The switch of hosts in namespaces (hosts.py): its folder is FOLDER/power, where each of them sees it too."""
-    outlets = {h.name: Outlet(h.power_off, h.power_on, lambda h=h: h.init is not None) for h in hosts.hosts}  # type: ignore[misc]
-    return PowerSwitch(hosts.folder / "power", outlets, password)
+    """The switch of hosts in namespaces: its folder is FOLDER/power, where each of them sees it too."""
+    return PowerSwitch(hosts.folder / "power", outlets_of(hosts), password)
