@@ -128,7 +128,7 @@ $(B)/bench-observe: $(B)/bench/observe.o
 ## bench-replica the second part of it alone, minutes (ARGS=--help)
 bench-replica: $(B)/tools/replica-member
 	@bench/replica $(ARGS)
-## bench-ha     how soon a guest runs again when its host loses power, beside pacemaker, minutes (ARGS=--help)
+## bench-ha     how soon a guest runs again when its host is lost, beside pacemaker, minutes (ARGS=--help)
 bench-ha: all guest
 	@scripts/deps bench
 	@bench/ha $(ARGS)
