@@ -33,10 +33,10 @@ def make_disk(cluster: Hosts, name: str) -> str:
     return f"{SHARED}/{name}.raw"
 
 
-def definition(cluster: Hosts, name: str, memory_mib: int = GUEST_MIB) -> dict[str, Any]:
+def definition(cluster: Hosts, name: str, memory_mib: int = GUEST_MIB, vcpus: int = 1) -> dict[str, Any]:
     """A guest that writes to a disk of its own."""
     return {
-        "name": name, "vcpus": 1, "memory": f"{memory_mib}M", "machine": "pc", "cpu": "qemu64", **KERNEL,
+        "name": name, "vcpus": vcpus, "memory": f"{memory_mib}M", "machine": "pc", "cpu": "qemu64", **KERNEL,
         "cmdline": f"{CMDLINE} godwit.disk=1", "disks": [{"file": make_disk(cluster, name), "format": "raw"}],
     }
 

@@ -150,10 +150,10 @@ class Stage:
 
     # ---- guests ----
 
-    def guest(self, name: str, host: Host, priority: int = 100) -> None:
+    def guest(self, name: str, host: Host, priority: int = 100, vcpus: int = 1) -> None:
         """Create one there, and wait until it has written."""
         asked = self.alive()
-        task = asked.task("POST", "/v1/vms", {"definition": definition(self.hosts, name), "placement": {"node": host.name}, "start": True})
+        task = asked.task("POST", "/v1/vms", {"definition": definition(self.hosts, name, vcpus=vcpus), "placement": {"node": host.name}, "start": True})
         check(task["state"] == "done", f"guest {name}: {task}")
         if priority != 100:
             asked.ask("PUT", f"/v1/vms/{name}/ha", {"priority": priority})
