@@ -50,6 +50,15 @@ class Qemu:
     host: str
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A QEMU, when it was seen first, by the wall clock."""
+
+    at: float
+    guest: str
+    host: str
+
+
 class Watch(threading.Thread):
     """Looks all the while which QEMUs live on which host, in all of them at once and from outside.
 
@@ -65,6 +74,7 @@ class Watch(threading.Thread):
         self.moves: set[str] = set()
         self.samples = 0
         self.longest = 0.0  # seconds between two looks
+        self.begun: dict[int, Begun] = {}
         self.known: dict[int, tuple[float, Optional[str]]] = {}  # pid: seen first, and its guest; None: no QEMU so far
 
     def __enter__(self) -> "Watch":
@@ -107,6 +117,7 @@ class Watch(threading.Thread):
                 host_name = spaces.get(os.readlink(f"/proc/{pid}/ns/net"))
                 if state not in (b"Z", b"X") and host_name:
                     found.append(Qemu(pid, guest, host_name))
+                    self.begun.setdefault(pid, Begun(time.time(), guest, host_name))
             except OSError:
                 continue  # it has just ended
         return found

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Any, Callable
 
+from ha_seconds import lines
 from ha_stage import Stage
 
 Scenario = Callable[[Stage], None]
@@ -42,10 +43,13 @@ def run_scenarios() -> int:
                 try:
                     f(stage)
                     stage.judge()
+                    losses = stage.alive().ask("GET", "/v1/fencings")
                 except BaseException:
                     for host in stage.hosts.hosts:
                         print("".join(f"# {host.name}: {line}\n" for line in host.log().splitlines()[-12:]), end="")
                     raise
+            seconds = lines(stage.hosts.hosts, losses, list(stage.watch.begun.values()))
+            print("".join(f"# {line}\n" for line in seconds), end="")
             print(f"ok {number} {text} ({time.monotonic() - began:.0f} s)", flush=True)
         except Exception as error:  # pylint: disable=broad-exception-caught
             failed += 1

@@ -82,6 +82,7 @@ class Host:
         self.watchdog, self.device = "run", "none"  # --watchdog and --watchdog-device of godwitd
         self.options: list[str] = []  # more for godwitd
         self.one_way = False
+        self.lost: list[float] = []  # wall-clock times at which it was cut off or switched off
         for name in DISKS.values():
             (self.folder / name).mkdir(parents=True)
         run("ip", "netns", "add", self.net)
@@ -123,6 +124,7 @@ class Host:
         """A power cut: everything in it is gone at once."""
         if not self.init:
             return
+        self.lost.append(time.time())
         try:
             os.kill(self.inner, signal.SIGKILL)
             if self.daemon:
@@ -140,11 +142,13 @@ class Host:
 
     def cut(self, *links: int) -> None:
         """Pull its cables out of the switch: those of these links, or all."""
+        self.lost.append(time.time())
         for link in links or range(self.cluster.links):
             run("ip", "-n", self.cluster.switch, "link", "set", self.port_of(link), "down")
 
     def cut_one_way(self, hears: bool) -> None:
         """Its first cable carries one direction only, and it cannot see that: the switch drops what it sends, or what is for it."""
+        self.lost.append(time.time())
         drop = f'{"iifname" if hears else "oifname"} "{self.port}" drop;'
         # Forwarded is what comes from others, output what the switch itself has to say.
         chains = [f"chain {hook} {{ type filter hook {hook} priority 0; {drop} }};" for hook in ("forward", "output")]
