@@ -86,6 +86,8 @@ class Watch(threading.Thread):
         self.join()
 
     def run(self) -> None:
+        # Nothing may hold it up while it looks for what must not be: not its niceness, nor whatever else this machine does.
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
         last = time.monotonic()
         while not self.ending.wait(SAMPLE_SECONDS):
             guests: dict[str, list[Qemu]] = {}
