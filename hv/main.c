@@ -14,6 +14,7 @@
 #include "base/terminal.h"
 #include "hv/baseline.h"
 #include "hv/def.h"
+#include "hv/reach.h"
 #include "hv/rundir.h"
 #include "hv/vm.h"
 
@@ -43,6 +44,7 @@ static const char help_text[] =
 	"  godwit-vm console NAME     attach this terminal to its serial console; Ctrl-] leaves\n"
 	"  godwit-vm check DEF.json   say whether the definition is right, start nothing\n"
 	"  godwit-vm cpu              the CPU models that this host can run\n"
+	"  godwit-vm reach FILE.json  which folders with files of guests this host reaches\n"
 	"\n"
 	"Options of every verb:\n"
 	"  --run-dir DIR     where guests are kept track of (default: /run/godwit for root,\n"
@@ -389,6 +391,32 @@ static int verb_cpu(const struct args *a)
 	return r < 0 ? fail(a, EXIT_FAILED, &e) : EXIT_DONE;
 }
 
+/* A line for each folder as soon as it is known, since another one may hang: whoever reads along has it by then. */
+static void reach_line(void *arg, const char *folder, const char *why)
+{
+	const struct args *a = arg;
+
+	if (a->json)
+		print_json(json_pack("{s:s, s:s?}", "folder", folder, "why", why));
+	else
+		printf("%s: %s\n", folder, why ? why : "reached");
+	fflush(stdout);
+}
+
+static int verb_reach(const struct args *a)
+{
+	struct err e = ERR_INIT;
+	json_error_t why;
+	json_t *folders = json_load_file(a->object, JSON_REJECT_DUPLICATES, &why);
+	int r;
+
+	if (!folders)
+		err_set(&e, ERR_INPUT, "%s: %s", a->object, why.text);
+	r = folders ? reach_look(folders, reach_line, (void *)a, &e) : -1;
+	json_decref(folders);
+	return r < 0 ? fail(a, EXIT_FAILED, &e) : EXIT_DONE;
+}
+
 /* A verb, what it works on, and the options it knows beside those of every verb. */
 static const struct verb {
 	const char *name;
@@ -405,6 +433,7 @@ static const struct verb {
 	{"console", verb_console, "NAME", ""},
 	{"check", verb_check, "DEF.json", ""},
 	{"cpu", verb_cpu, NULL, "aq"},
+	{"reach", verb_reach, "FILE.json", ""},
 };
 
 static const struct option options[] = {

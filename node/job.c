@@ -67,6 +67,11 @@ static char *written(int fd, size_t *ret_size)
 	return text;
 }
 
+char *job_output(const struct job *j, size_t *ret_size)
+{
+	return written(j->out_fd, ret_size);
+}
+
 /* The last line without the log's priority. */
 static char *last_words(char *text, int status)
 {

@@ -41,6 +41,9 @@ bool job_collect(struct job *j, struct job_end *ret);
 
 void job_end_done(struct job_end *end);
 
+/* What an active job has written to standard output so far, NUL-terminated; caller frees. */
+char *job_output(const struct job *j, size_t *ret_size);
+
 /* Forget a job, which goes on. */
 void job_done(struct job *j);
 
