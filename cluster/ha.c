@@ -11,7 +11,9 @@
  *   its owner is fenced        it is placed elsewhere (HA_PLACE)
  *   it failed, its owner lives it is started again where it is (HA_RESTART); after limits.in_place failures in an hour
  *                              on that host elsewhere, if it fits anywhere; the host may be the reason. After the
- *                              first one there if only one restart is left
+ *                              first one there if only one restart is left. Where the host does not reach its
+ *                              files it is not started, as that would fail and use up a restart: it is placed like
+ *                              that of a fenced owner, and waits if it fits nowhere
  *   its owner is lost          nothing can be done yet
  *
  * Room is given in the order of priority, where a guest that others wait for has at least theirs, and then of the name.
@@ -320,6 +322,12 @@ static bool wants_other(const struct planner *p, size_t g)
 	return failures && restarts_since(guest, from) + 1 >= guest->max_restarts;
 }
 
+/* What keeps a guest from its files where it is; NULL: nothing that is known. */
+static const struct placement_unreached *unreached_here(const struct planner *p, size_t g)
+{
+	return placement_unreached(&p->in->guests[g].place, &p->in->nodes[p->owner[g]].place);
+}
+
 /* A place for each candidate, in order; @given: those that are settled already (per guest; HA_NONE: not). True: none is
  * without. */
 static bool places_choose(struct planner *p, const size_t *given)
@@ -339,7 +347,7 @@ static bool places_choose(struct planner *p, const size_t *given)
 		c->node = given ? given[g] : HA_NONE;
 		if (c->node != HA_NONE || c->need == NEED_SETTLED || too_often(p->in, &p->in->guests[g]))
 			continue;
-		if (c->need == NEED_RESTART) {
+		if (c->need == NEED_RESTART && !unreached_here(p, g)) {
 			c->node = wants_other(p, g) ? choose_other(p, g) : HA_NONE;
 			if (c->node == HA_NONE) {
 				c->node = p->owner[g];
@@ -492,6 +500,15 @@ static bool waits_for_turn(struct planner *p, const struct candidate *c)
 	return false;
 }
 
+/* Why a guest that failed leaves its host, for the caller to free. */
+static char *moved_why(const struct planner *p, const struct candidate *c, const char *owner)
+{
+	const struct placement_unreached *u = unreached_here(p, c->guest);
+
+	return u ? xasprintf("node %s does not reach its folder %s: %s", owner, u->folder, u->why)
+		 : xasprintf("it fails on node %s", owner);
+}
+
 static void act(struct planner *p, const struct candidate *c)
 {
 	const char *owner = p->in->nodes[p->owner[c->guest]].place.name, *node;
@@ -504,7 +521,7 @@ static void act(struct planner *p, const struct candidate *c)
 	else if (c->node == p->owner[c->guest])
 		add(p, HA_RESTART, c, xasprintf("it failed on node %s", node));
 	else
-		add(p, HA_PLACE, c, xasprintf("it fails on node %s", owner));
+		add(p, HA_PLACE, c, moved_why(p, c, owner));
 }
 
 /* ---- going home ---- */

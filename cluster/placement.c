@@ -214,17 +214,40 @@ static void judge_cpu(const struct placement_guest *g, const struct placement_no
 	}
 }
 
-static bool path_reached(const struct placement_node *n, const char *file)
+/* What is known of the folder that @file is in; NULL: it is reached, or nobody has looked at it. Folders below others
+ * are looked at on their own. */
+static const struct placement_unreached *unreached(const struct placement_node *n, const char *file)
 {
-	for (const char *const *p = n->paths; p && *p; p++) {
-		size_t len = strlen(*p);
+	const char *slash = strrchr(file, '/');
+	size_t len = slash == file ? 1 : slash ? (size_t)(slash - file) : 0;
 
-		if (len && (*p)[len - 1] == '/')
-			len--;
-		if (!strncmp(file, *p, len) && file[len] == '/')
-			return true;
+	for (const struct placement_unreached *u = n->unreached; u && u->folder; u++)
+		if (strlen(u->folder) == len && !strncmp(u->folder, file, len))
+			return u;
+	return NULL;
+}
+
+const struct placement_unreached *placement_unreached(const struct placement_guest *g, const struct placement_node *n)
+{
+	const struct placement_unreached *u = NULL;
+
+	for (const char *const *p = g->files; p && *p && !u; p++)
+		u = unreached(n, *p);
+	return u;
+}
+
+/* Each folder once, however many of its files are the guest's. */
+static void judge_files(const struct placement_guest *g, const struct placement_node *n, struct placement_verdict *v)
+{
+	for (const char *const *p = g->files; p && *p; p++) {
+		const struct placement_unreached *u = unreached(n, *p);
+		const char *const *before = g->files;
+
+		while (u && before < p && unreached(n, *before) != u)
+			before++;
+		if (u && before == p)
+			reason(v, "does not reach its folder %s: %s", u->folder, u->why);
 	}
-	return false;
 }
 
 static void judge_reach(const struct placement_guest *g, const struct placement_node *n, struct placement_verdict *v)
@@ -232,9 +255,7 @@ static void judge_reach(const struct placement_guest *g, const struct placement_
 	for (const char *const *p = g->networks; p && *p; p++)
 		if (!list_has(n->networks, *p))
 			reason(v, "has no network %s", *p);
-	for (const char *const *p = g->files; p && *p; p++)
-		if (!path_reached(n, *p))
-			reason(v, "does not reach %s", *p);
+	judge_files(g, n, v);
 }
 
 /* ---- rules ---- */

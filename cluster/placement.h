@@ -10,6 +10,11 @@
 
 #include "base/err.h"
 
+struct placement_unreached {
+	const char *folder; /* without a slash at its end, or "/" */
+	const char *why;
+};
+
 /* All texts are borrowed by the input; a list ends with NULL, and a NULL list is empty. */
 struct placement_node {
 	const char *name;
@@ -24,7 +29,8 @@ struct placement_node {
 	const char *const *models;   /* CPU models that QEMU runs there with everything they promise */
 	const char *const *features; /* of the host's CPU */
 	const char *const *networks; /* networks and bridges that are up there */
-	const char *const *paths;    /* folders whose files it reaches */
+	/* Folders that it has looked at and does not reach; the last one's folder is NULL. NULL: none. */
+	const struct placement_unreached *unreached;
 };
 
 struct placement_vm {
@@ -108,6 +114,9 @@ void placement_done(struct placement_result *r);
 
 /* Whether node @n has what the guest needs whatever else runs there: its CPU, networks and files. */
 bool placement_suits(const struct placement_guest *g, const struct placement_node *n);
+
+/* The first of the guest's folders that node @n does not reach; NULL: it reaches all that it has looked at. */
+const struct placement_unreached *placement_unreached(const struct placement_guest *g, const struct placement_node *n);
 
 /* Judge one node: the reasons why it is not fit, as above. The index is of a node that the user asked for. -1 with
  * ERR_CONFLICT, all reasons in the sentence. */

@@ -271,7 +271,7 @@ static int node_remove(struct change *c)
 		ALLOWED_IN("load", ARG_NUMBER, 0, 65536), /* runnable tasks, averaged over a minute */                 \
 		ALLOWED("cpu", ARG_OBJECT),               /* {kind, models[], features[]} */                           \
 		ALLOWED_IN("networks", ARG_TEXTS, 0, 1024),                                                            \
-		ALLOWED_IN("paths", ARG_TEXTS, 0, 1024), /* folders with disks that it reaches */                      \
+		ALLOWED_IN("paths", ARG_TEXTS, 0, 1024), /* nobody says it; "unreached" does */                        \
 		ALLOWED("versions", ARG_OBJECT), ALLOWED_IN("boot_id", ARG_TEXT, 1, 64),                               \
 		ALLOWED("clock", ARG_OBJECT) /* {unix_ms, synchronized, error_ms} */
 
@@ -281,10 +281,17 @@ static const struct arg node_report_args_2[] = {
 	ALLOWED("watchdog", ARG_OBJECT), /* {armed: bool, ...}: only such a node can be proved dead by expiry */
 	{0},
 };
-static const struct arg node_report_args[] = {
+static const struct arg node_report_args_3[] = {
 	NODE_REPORT_ARGS,
 	ALLOWED("watchdog", ARG_OBJECT),
 	ALLOWED("disks", ARG_OBJECT), /* path of a fencing disk: {link, why} */
+	{0},
+};
+static const struct arg node_report_args[] = {
+	NODE_REPORT_ARGS,
+	ALLOWED("watchdog", ARG_OBJECT),
+	ALLOWED("disks", ARG_OBJECT),
+	ALLOWED("unreached", ARG_OBJECT), /* folder with files of guests that it does not reach: why */
 	{0},
 };
 
@@ -295,6 +302,17 @@ static int watchdog_check(struct change *c)
 
 	if (watchdog && !json_is_boolean(json_object_get(watchdog, "armed")))
 		return refuse(c, ERR_INPUT, "watchdog.armed must be true or false");
+	return 0;
+}
+
+static int unreached_check(struct change *c)
+{
+	const char *folder;
+	json_t *why;
+
+	json_object_foreach ((json_t *)arg_json(c, "unreached"), folder, why)
+		if (folder[0] != '/' || !text_is_plain(why, 1, 255))
+			return refuse(c, ERR_INPUT, "unreached must name folders, each with a text of 1 to 255 bytes");
 	return 0;
 }
 
@@ -309,7 +327,8 @@ static int node_report(struct change *c)
 	    json_integer_value(free_now) > json_integer_value(total))
 		return refuse(c, ERR_INPUT, "memory must be {total, free} in bytes, with free at most total");
 	text = change_dump(c, c->args, REPORT_MAX, "the report");
-	if (!text || watchdog_check(c) < 0 || node_need(c, c->name) < 0 || node_speaks(c, c->name, "its report") < 0)
+	if (!text || watchdog_check(c) < 0 || unreached_check(c) < 0 || node_need(c, c->name) < 0 ||
+	    node_speaks(c, c->name, "its report") < 0)
 		return -1;
 	return sql_run(c->db, c->e, "UPDATE node SET memory = ?, report = ?, reported = ? WHERE name = ?",
 		       sql_int(json_integer_value(total)), sql_text(text), sql_int(c->time), sql_text(c->name));
@@ -385,7 +404,8 @@ json_t *state_node_list(sqlite3 *db, struct err *e)
 const struct op node_ops[] = {
 	{"node.report", "node", "node", node_report_args_1, node_report, EVENT_QUIET, 1},
 	{"node.report", "node", "node", node_report_args_2, node_report, EVENT_QUIET, 2},
-	{"node.report", "node", "node", node_report_args, node_report, EVENT_QUIET, 3},
+	{"node.report", "node", "node", node_report_args_3, node_report, EVENT_QUIET, 3},
+	{"node.report", "node", "node", node_report_args, node_report, EVENT_QUIET, 4},
 	{"node.join", "node", "name", node_join_args, node_join, EVENT_AUDIT, 1},
 	{"node.baseline", "node", "node", node_baseline_args, node_baseline, EVENT_REPORT, 1},
 	{"node.edit", "node", "name", node_edit_args, node_edit, EVENT_AUDIT, 1},

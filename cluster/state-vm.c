@@ -419,6 +419,20 @@ json_t *state_vm_list_of(sqlite3 *db, const char *node, struct err *e)
 	return rows_json(s, VM_COLUMNS, e);
 }
 
+/* vm_disk has no kernels, which any number of guests may share. */
+json_t *state_vm_files(sqlite3 *db, struct err *e)
+{
+	_sql_ sqlite3_stmt *s = sql_begin(
+		db, e,
+		"SELECT file, min(made) FROM ("
+		"SELECT value AS file, key = 'uefi-vars' AS made FROM vm, json_each(vm.definition) "
+		"WHERE key IN ('kernel', 'initrd', 'uefi-vars') "
+		"UNION ALL SELECT json_extract(value, '$.file'), 0 FROM vm, json_each(vm.definition, '$.disks')) "
+		"WHERE typeof(file) = 'text' GROUP BY file ORDER BY file");
+
+	return rows_json(s, "file made", e);
+}
+
 const struct op vm_ops[] = {
 	{"vm.observed", "vm", "vm", vm_observed_args, vm_observed, EVENT_REPORT, 1},
 	{"vm.intent", "vm", "name", vm_intent_args, vm_intent, EVENT_AUDIT, 1},

@@ -23,8 +23,9 @@
 
 extern const struct machine state_machine;
 
-/* Version 2 brought fencing and high availability, version 3 the lives of hosts on shared disks. */
-#define STATE_COMMAND_VERSION 3
+/* Version 2 brought fencing and high availability, version 3 the lives of hosts on shared disks, version 4
+ * the folders that hosts do not reach. */
+#define STATE_COMMAND_VERSION 4
 
 /* The lowest version in which operation @op takes all of @args, for "v" of a command: hosts that are not upgraded yet
  * can still apply it then. The newest for what is in none. Pure. */
@@ -48,6 +49,8 @@ json_t *state_node_by_fingerprint(struct sqlite3 *db, const char *fingerprint, s
  * note, detail, migration}; status is null while the owner has not reported. state_vm_get adds definition{}. */
 json_t *state_vm_get(struct sqlite3 *db, const char *name, struct err *e);
 json_t *state_vm_list(struct sqlite3 *db, struct err *e);
+/* [{file, made}] by file, each once: what guests open; made: 1 if it is made where it is missing. */
+json_t *state_vm_files(struct sqlite3 *db, struct err *e);
 /* Those that a node owns: what its agent must care for. */
 json_t *state_vm_list_of(struct sqlite3 *db, const char *node, struct err *e);
 /* {version, time, by} newest first; {version, time, by, definition} of one (0: the newest). */

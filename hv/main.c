@@ -397,7 +397,7 @@ static void reach_line(void *arg, const char *folder, const char *why)
 	const struct args *a = arg;
 
 	if (a->json)
-		print_json(json_pack("{s:s, s:s?}", "folder", folder, "why", why));
+		print_json(json_pack("{s:s, s:s*}", "folder", folder, "why", why));
 	else
 		printf("%s: %s\n", folder, why ? why : "reached");
 	fflush(stdout);

@@ -20,9 +20,10 @@ struct daemon_parts {
 	bool was_synced;
 	bool founding;        /* the founder's first commands are on their way */
 	json_t *judged;       /* nodes whose CPU the manager has judged: that CPU */
-	unsigned report_less; /* a report goes without what older hosts do not know: 1 disks, 2 the watchdog, too */
-	bool restarting;      /* the loop ends for that */
-	bool lost_identity;   /* the cluster has removed this host */
+	unsigned report_less; /* as REPORT_LEAST says */
+	struct folders *folders;
+	bool restarting;    /* the loop ends for that */
+	bool lost_identity; /* the cluster has removed this host */
 };
 
 /* ---- daemon-look.c: what the state says becomes what this host does ---- */

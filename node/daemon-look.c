@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "cluster/state.h"
 #include "node/daemon-int.h"
+#include "node/folders.h"
 #include "node/moves.h"
 #include "node/network.h"
 
@@ -317,6 +318,7 @@ void daemon_look(void *arg)
 void daemon_look_soon(struct daemon *d)
 {
 	d->parts->look_all = d->parts->look_ring = true;
+	folders_changed(d->parts->folders);
 	look_soon(d);
 }
 
@@ -340,6 +342,8 @@ void daemon_look_changed(struct daemon *d, const char *op, const json_t *result)
 	/* Where it is now it is known to run, but not as which process. */
 	if (vm && !strcmp(op, "migration.step"))
 		json_object_set_new(d->parts->untold, vm, json_true());
+	if (!strcmp(op, "vm.create") || !strcmp(op, "vm.edit") || !strcmp(op, "vm.delete"))
+		folders_changed(d->parts->folders);
 	if (begins(op, "node.") || begins(op, "setting."))
 		d->parts->look_ring = true;
 	look_soon(d);

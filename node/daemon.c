@@ -35,6 +35,7 @@
 #include "node/api.h"
 #include "node/daemon-int.h"
 #include "node/facts.h"
+#include "node/folders.h"
 #include "node/http-api.h"
 #include "node/members.h"
 #include "node/moves.h"
@@ -47,7 +48,9 @@
 #define RESTART_AFTER (200 * NS_PER_MS) /* answers on their way go out first */
 #define EVENTS_KEPT 4096
 #define GUESTS_MAX 4096
-#define REPORT_LEAST 2 /* report_less: 1 without shared disks, 2 without the watchdog as well */
+/* A report goes without what older hosts do not know. report_less: 1 without folders that are not reached, 2 without
+ * shared disks as well, 3 without the watchdog as well. */
+#define REPORT_LEAST 3
 
 /* Taken by notify_open(), and needed again by the next program. */
 static const char *const notify_variables[DAEMON_ENV_KEPT] = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"};
@@ -288,7 +291,7 @@ static void on_agent_fd(void *arg, unsigned ready)
 
 /* ---- reports ---- */
 
-/* A host that is not upgraded yet knows no shared disks, or no watchdogs either: then the report goes without. */
+/* A host that is not upgraded yet does not take all of it: then the report goes without. */
 static void reported(void *arg, const json_t *result, const struct err *e)
 {
 	struct daemon *d = arg;
@@ -316,7 +319,7 @@ void daemon_report(void *arg)
 	struct facts_guest *guests;
 	struct facts_input in = {.version = GODWIT_VERSION};
 	struct err e = ERR_INIT;
-	json_t *facts, *node, *disks;
+	json_t *facts, *node, *disks, *unreached;
 
 	if (!d->replica || !replica_synced(d->replica))
 		return;
@@ -338,7 +341,10 @@ void daemon_report(void *arg)
 		return;
 	}
 	json_object_set_new(facts, "node", json_string(d->identity.node));
-	disks = d->parts->report_less ? NULL : disks_json(d->disks);
+	unreached = d->parts->report_less ? NULL : folders_json(d->parts->folders);
+	if (unreached)
+		json_object_set_new(facts, "unreached", unreached);
+	disks = d->parts->report_less > 1 ? NULL : disks_json(d->disks);
 	if (disks)
 		json_object_set_new(facts, "disks", disks);
 	if (d->parts->report_less < REPORT_LEAST)
@@ -417,6 +423,7 @@ static void tick(void *arg)
 	host_lease_look(d->lease);
 	fencing_look(d->fencing);
 	ha_manager_tick(d->ha);
+	folders_tick(d->parts->folders);
 	if (replica_synced(d->replica))
 		daemon_look_untold(d);
 }
@@ -653,6 +660,7 @@ static int start_member(struct daemon *d, struct err *e)
 	d->lease = host_lease_new(d);
 	d->ha = ha_manager_new(d);
 	d->fencing = fencing_new(d);
+	d->parts->folders = folders_new(d);
 	if (start_replica(d, e) < 0)
 		return -1;
 	daemon_look_agent(d); /* before its first look: our own guests are not foreign to it */
@@ -702,6 +710,7 @@ static void stop(struct daemon *d)
 	host_lease_free(d->lease);
 	fencing_free(d->fencing);
 	disks_free(d->disks);
+	folders_free(p->folders);
 	ha_manager_free(d->ha);
 	agent_free(d->agent);
 	ring_free(d->ring);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The input of placement: nodes by their reports, guests by their rows, rules and limits by the settings.
  *
- * What a report leaves out is taken for good rather than bad, as the node itself refuses what it cannot do: no list of
- * folders means that every file is reached. Only a CPU is never guessed at: a guest that met another one would die
- * later, when nobody looks.
+ * What a report leaves out is taken for good rather than bad, as the node itself refuses what it cannot do: a folder
+ * of which it says nothing counts as reached (node/folders.c says why). Only a CPU is never guessed at: a guest that
+ * met another one would die later, when nobody looks.
  */
 #include "node/place.h"
 
@@ -125,6 +125,19 @@ static const char *const *models_of(struct place *p, const struct place_facts *f
 	return texts;
 }
 
+static const struct placement_unreached *unreached_of(struct place *p, const json_t *folders)
+{
+	struct placement_unreached *list = own(p, xcalloc(json_object_size(folders) + 1, sizeof(*list)));
+	const char *folder;
+	json_t *why;
+	size_t n = 0;
+
+	json_object_foreach ((json_t *)folders, folder, why)
+		if (json_is_string(why))
+			list[n++] = (struct placement_unreached){.folder = folder, .why = json_string_value(why)};
+	return list;
+}
+
 static bool is_up(const struct place_facts *f, const json_t *node)
 {
 	const json_t *reported = json_object_get(node, "reported");
@@ -137,7 +150,7 @@ static void node_read(struct place *p, const struct place_facts *f, const json_t
 		      struct placement_node *ret)
 {
 	const json_t *report = json_object_get(node, "report"), *memory = json_object_get(report, "memory");
-	const json_t *paths = json_object_get(report, "paths"), *host = json_object_get(report, "cpu");
+	const json_t *host = json_object_get(report, "cpu");
 	double load = json_number_value(json_object_get(report, "load"));
 
 	*ret = (struct placement_node){
@@ -151,7 +164,7 @@ static void node_read(struct place *p, const struct place_facts *f, const json_t
 		.models = models_of(p, f, cpus, json_is_object(host) ? host : NULL),
 		.features = texts_of(p, NULL, json_object_get(host, "features")),
 		.networks = texts_of(p, NULL, json_object_get(report, "networks")),
-		.paths = texts_of(p, json_is_array(paths) ? NULL : "/", paths),
+		.unreached = unreached_of(p, json_object_get(report, "unreached")),
 	};
 	if (ret->cores && load > 0)
 		ret->load_permille = (unsigned)(load * 1000 / ret->cores);

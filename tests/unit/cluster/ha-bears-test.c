@@ -31,8 +31,6 @@ static unsigned below(unsigned n)
 #define NODES 32
 #define GUESTS 1001
 
-static const char *const all_paths[] = {"/", NULL};
-
 struct cluster {
 	struct ha_node nodes[NODES];
 	struct ha_guest guests[GUESTS];
@@ -53,12 +51,8 @@ static void add_node(struct cluster *c, uint64_t memory)
 	size_t i = c->in.n_nodes++;
 
 	snprintf(c->names[i], sizeof(c->names[i]), "n%zu", i + 1);
-	c->nodes[i].place = (struct placement_node){.name = c->names[i],
-						    .up = true,
-						    .memory_total = memory,
-						    .memory_free = memory,
-						    .cores = 4,
-						    .paths = all_paths};
+	c->nodes[i].place = (struct placement_node){
+		.name = c->names[i], .up = true, .memory_total = memory, .memory_free = memory, .cores = 4};
 }
 
 static struct ha_guest *add_guest(struct cluster *c, size_t node, uint64_t memory)

@@ -19,10 +19,11 @@
 #define NODES 4
 #define GUESTS 8
 
-static const char *const all_paths[] = {"/", NULL};
+static const struct placement_unreached no_disks[] = {{"/disks", "is gone"}, {NULL, NULL}};
+static const char *const web_files[] = {"/disks/web.img", NULL};
 
-/* A row: hosts by letters ("u" up, "l" lost, "F" fenced, "z" frozen, "m" maintenance, "a" aside up without a
- * report) with 8 GiB each, guests, and the plan as "vm act node" lines. */
+/* A row: hosts by letters ("u" up, "d" up without the folder /disks, "l" lost, "F" fenced, "z" frozen, "m" maintenance,
+ * "a" aside up without a report) with 8 GiB each, guests, and the plan as "vm act node" lines. */
 struct guest {
 	const char *name, *owner;
 	unsigned gib;
@@ -45,14 +46,14 @@ static void node_make(struct ha_node *n, const char *name, char kind)
 {
 	*n = (struct ha_node){
 		.place = {.name = name,
-			  .up = strchr("uzma", kind) != NULL,
+			  .up = strchr("uzmad", kind) != NULL,
+			  .unreached = kind == 'd' ? no_disks : NULL,
 			  .maintenance = kind == 'm',
 			  .aside = kind == 'a' ? "flaps" : NULL,
 			  .memory_total = 8 * GIB,
 			  .memory_free = 8 * GIB,
 			  .cores = 4,
-			  .cpu_kind = name, /* all different */
-			  .paths = all_paths},
+			  .cpu_kind = name}, /* all different */
 		.life = kind == 'l'   ? HA_LOST
 			: kind == 'F' ? HA_FENCED
 				      : HA_UP,
@@ -165,6 +166,24 @@ static void guests_of_dead_hosts_are_placed_and_failed_ones_are_restarted(void *
 		 .guests = {{"web", "n1", .more = {.moving = true, .to = "n2"}}},
 		 .plan = "web wait -",
 		 .why = "node n1 is dead, and the move of it is not settled yet"},
+		{.what = "failed where its disks are not",
+		 .hosts = "du",
+		 .guests = {{"web", "n1", .more = {.seen = HA_FAILED, .place.files = web_files}}},
+		 .plan = "web place n2"},
+		{.what = "failed, and no host has its disks",
+		 .hosts = "dd",
+		 .guests = {{"web", "n1", .more = {.seen = HA_FAILED, .place.files = web_files}}},
+		 .plan = "web wait -",
+		 .why = "vm web: no node fits: node n1 does not reach its folder /disks: is gone; node n2 does not "
+			"reach its folder /disks: is gone"},
+		{.what = "its host died, and the first of the others has not its disks",
+		 .hosts = "Fdu",
+		 .guests = {{"web", "n1", .more.place.files = web_files}},
+		 .plan = "web place n3"},
+		{.what = "runs on where its disks are not",
+		 .hosts = "du",
+		 .guests = {{"web", "n1", .more.place.files = web_files}},
+		 .plan = ""},
 		{.what = "failed",
 		 .hosts = "uu",
 		 .guests = {{"web", "n1", .more.seen = HA_FAILED}},

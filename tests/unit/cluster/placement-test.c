@@ -20,9 +20,12 @@
 static const char *const models[] = {"qemu64", "EPYC", NULL};
 static const char *const features[] = {"sse2", "avx2", NULL};
 static const char *const lan[] = {"lan", NULL};
-static const char *const disks[] = {"/disks", NULL};
 static const char *const web_files[] = {"/disks/web.img", NULL};
 static const char *const together_vms[] = {"web", "db", NULL};
+
+static const struct placement_unreached no_disks[] = {{"/disks", "No such file or directory"}, {NULL, NULL}};
+#define NO_DISKS "does not reach its folder /disks: No such file or directory"
+#define UNREACHED(...) ((const struct placement_unreached[]){__VA_ARGS__, {NULL, NULL}})
 
 /* A node that fits everything below. */
 static struct placement_node good_node(const char *name)
@@ -35,8 +38,7 @@ static struct placement_node good_node(const char *name)
 				       .cpu_kind = "EPYC-Milan",
 				       .models = models,
 				       .features = features,
-				       .networks = lan,
-				       .paths = disks};
+				       .networks = lan};
 }
 
 static struct placement_guest good_guest(void)
@@ -54,7 +56,7 @@ struct row {
 	struct placement_vm vms[3];
 	struct placement_limits limits;
 	struct placement_rule rule;
-	bool down, no_models, no_features, no_networks, no_paths;
+	bool down, no_models, no_features, no_networks, no_disks;
 	const char *reasons[4]; /* none: it fits */
 };
 
@@ -70,7 +72,7 @@ static void row_node(const struct row *r, struct placement_node *n)
 	n->models = r->no_models ? NULL : n->models;
 	n->features = r->no_features ? NULL : n->features;
 	n->networks = r->no_networks ? NULL : n->networks;
-	n->paths = r->node.paths ? r->node.paths : r->no_paths ? NULL : n->paths;
+	n->unreached = r->node.unreached ? r->node.unreached : r->no_disks ? no_disks : NULL;
 }
 
 static void row_guest(const struct row *r, struct placement_guest *g)
@@ -165,12 +167,18 @@ static void every_reason_against_a_node_is_said(void **state)
 		 .reasons =
 			 {"its cpu is \"host\", and this host's (EPYC-Milan) is not of the kind of node n2 (unknown)"}},
 		{.what = "network", .no_networks = true, .reasons = {"has no network lan"}},
-		{.what = "disk", .no_paths = true, .reasons = {"does not reach /disks/web.img"}},
-		{.what = "a folder whose name begins alike",
-		 .node = {.paths = LIST("/disk", "/disks/web")},
-		 .reasons = {"does not reach /disks/web.img"}},
-		{.what = "a folder with a slash", .node = {.paths = LIST("/disks/")}},
-		{.what = "every file", .guest = {.files = LIST("/disks/a", "/b")}, .reasons = {"does not reach /b"}},
+		{.what = "disk", .no_disks = true, .reasons = {NO_DISKS}},
+		{.what = "folders whose names begin alike, above and below",
+		 .node = {.unreached = UNREACHED({"/disk", "x"}, {"/disks/web", "x"}, {"/", "x"})}},
+		{.what = "each folder once",
+		 .no_disks = true,
+		 .guest = {.files = LIST("/disks/a", "/b", "/disks/c")},
+		 .reasons = {NO_DISKS}},
+		{.what = "every folder",
+		 .node = {.unreached = UNREACHED({"/", "does not answer within 5 s"}, {"/disks", "x"})},
+		 .guest = {.files = LIST("/disks/a", "/b")},
+		 .reasons = {"does not reach its folder /disks: x",
+			     "does not reach its folder /: does not answer within 5 s"}},
 		{.what = "kept apart",
 		 .rule = {"pair", .apart = true, .hard = true, together_vms},
 		 .vms = {{.name = "db", .owner = "n1", .running = true}},
@@ -194,9 +202,9 @@ static void every_reason_against_a_node_is_said(void **state)
 		{.what = "all at once, in order",
 		 .down = true,
 		 .no_networks = true,
-		 .no_paths = true,
+		 .no_disks = true,
 		 .node = {.maintenance = true},
-		 .reasons = {"is not up", "is in maintenance", "has no network lan", "does not reach /disks/web.img"}},
+		 .reasons = {"is not up", "is in maintenance", "has no network lan", NO_DISKS}},
 	};
 
 	(void)state;
@@ -339,7 +347,7 @@ static void thirty_nodes_with_long_reasons_fit_into_one_sentence(void **state)
 	(void)state;
 	for (int i = 0; i < 32; i++) {
 		nodes[i] = good_node("a-node-with-a-rather-long-name");
-		nodes[i].paths = NULL;
+		nodes[i].unreached = no_disks;
 		nodes[i].networks = NULL;
 	}
 	placement_run(&in, &out);

@@ -96,6 +96,8 @@ static json_t *random_value(char kind)
 		return json_string(PICK(devices));
 	case 'W':
 		return json_pack("{s:b}", "armed", (int)below(3));
+	case 'U':
+		return json_pack("{s:s, s:s}", below(5) ? "/z" : "z", "is gone", "/a", below(5) ? "is gone" : "");
 	case 'A':
 		return below(3) ? json_pack("[{s:s, s:s, s:i}]", "vm", PICK(vms), "until", "delay", "seconds",
 					    (int)below(9))
@@ -155,13 +157,14 @@ static json_t *random_value(char kind)
 /* Operations and their arguments, each with the kind of its values; '?' may be left out. */
 static const struct {
 	const char *op;
-	const char *args[8];
+	const char *args[9];
 } shapes[] = {
 	{"node.join", {"nname", "Jid", "aaddresses", "hfingerprint"}},
 	{"node.join", {"nname", "Jid", "aaddresses", "hfingerprint", "?htoken"}},
 	{"node.edit", {"nname", "?aaddresses", "?hfingerprint"}},
 	{"node.remove", {"nname"}},
-	{"node.report", {"nnode", "mmemory", "icpus", "?fload", "?acpu", "?jversions", "?Wwatchdog", "?jdisks"}},
+	{"node.report",
+	 {"nnode", "mmemory", "icpus", "?fload", "?acpu", "?jversions", "?Wwatchdog", "?jdisks", "?Uunreached"}},
 	{"node.baseline", {"nnode", "llost", "?wmodel", "?wwith", "wtext"}},
 	{"network.create", {"wname", "wbridge", "?ivlan"}},
 	{"network.delete", {"wname"}},

@@ -372,12 +372,13 @@ static void a_command_is_sent_as_the_oldest_version_that_has_it(void **state)
 		{"node.report", "{'node': 'n1'}", 1},
 		{"node.report", "{'node': 'n1', 'watchdog': {}}", 2},
 		{"node.report", "{'node': 'n1', 'watchdog': {}, 'disks': {}}", 3},
+		{"node.report", "{'node': 'n1', 'unreached': {}}", 4},
 		{"node.alive", "{'node': 'n1', 'number': 1, 'empty': true}", 2},
 		{"node.alive", "{'node': 'n1', 'incarnation': 'x'}", 3},
 		{"node.fenced", "{'node': 'n1', 'number': 1, 'proof': 'power'}", 2},
 		{"node.fenced", "{'node': 'n1', 'number': 1, 'proof': 'disk', 'incarnation': 'x'}", 3},
-		{"vm.intent", "{'color': 'red'}", 3},
-		{"nobody.knows", "{}", 3},
+		{"vm.intent", "{'color': 'red'}", 4},
+		{"nobody.knows", "{}", 4},
 	};
 
 	(void)state;

@@ -163,6 +163,9 @@ static void a_node_is_removed_only_when_nothing_needs_it(void **state)
 	world_free(w);
 }
 
+#define UNREACHED(what) "{'node': 'n1', 'memory': {'total': 5, 'free': 1}, 'cpus': 1, 'unreached': " what "}"
+#define UNREACHED_BAD "node n1: unreached must name folders, each with a text of 1 to 255 bytes"
+
 static void a_report_is_kept_whole_and_checked(void **state)
 {
 	static const struct refusal rows[] = {
@@ -180,6 +183,12 @@ static void a_report_is_kept_whole_and_checked(void **state)
 		 "node n1: load must be a number from 0 to 65536"},
 		{"node.report", "{'node': 'n1', 'memory': {'total': 5, 'free': 1}, 'cpus': 1, 'networks': ['']}",
 		 ERR_INPUT, "node n1: networks must be a list of 0 to 1024 texts of 1 to 255 bytes"},
+		{"node.report", UNREACHED("['/a']"), ERR_INPUT, "node n1: unreached must be an object {...}"},
+		{"node.report", UNREACHED("{'a': 'is gone'}"), ERR_INPUT, UNREACHED_BAD},
+		{"node.report", UNREACHED("{'': 'is gone'}"), ERR_INPUT, UNREACHED_BAD},
+		{"node.report", UNREACHED("{'/a': 'is gone', '/b': ''}"), ERR_INPUT, UNREACHED_BAD},
+		{"node.report", UNREACHED("{'/a': null}"), ERR_INPUT, UNREACHED_BAD},
+		{"node.report", UNREACHED("{'/a': 'a\\u0007bell'}"), ERR_INPUT, UNREACHED_BAD},
 	};
 	struct world *w = world_new();
 	json_t *n;
@@ -189,12 +198,12 @@ static void a_report_is_kept_whole_and_checked(void **state)
 	world_refuses(w, rows, ARRAY_SIZE(rows));
 	world_must(w, "node.report",
 		   "{'node': 'n1', 'memory': {'total': 100, 'free': 5}, 'cpus': 4, 'load': 0.5, 'networks': ['lan'], "
-		   "'boot_id': 'b', 'clock': {'unix_ms': 1}}",
+		   "'boot_id': 'b', 'clock': {'unix_ms': 1}, 'unreached': {'/disks': 'is gone'}}",
 		   NULL);
 	n = state_node_get(w->db, "n1", &w->e);
 	world_is(json_incref(json_object_get(n, "report")),
 		 "{'node': 'n1', 'memory': {'total': 100, 'free': 5}, 'cpus': 4, 'load': 0.5, 'networks': ['lan'], "
-		 "'boot_id': 'b', 'clock': {'unix_ms': 1}}");
+		 "'boot_id': 'b', 'clock': {'unix_ms': 1}, 'unreached': {'/disks': 'is gone'}}");
 	json_decref(n);
 	/* Every ten seconds from each host: nobody's event. */
 	n = state_event_list(w->db, 0, 100, &w->e);

@@ -145,6 +145,30 @@ static void no_two_guests_write_one_disk_or_share_a_mac(void **state)
 	world_free(w);
 }
 
+static void files_of_all_guests_are_listed_once(void **state)
+{
+	struct world *w = world_new();
+
+	(void)state;
+	world_node(w, "n1", 1, 4 * GIB);
+	world_is(state_vm_files(w->db, &w->e), "[]");
+	world_must(w, "vm.create",
+		   CREATE("a", 1,
+			  ", 'kernel': '/k/vmlinuz', 'initrd': 7, 'uefi-vars': '/vars/a', 'disks': [{'file': '/d/2'}, "
+			  "{'file': '/d/ro', 'readonly': true}]"),
+		   NULL);
+	world_must(w, "vm.create",
+		   CREATE("b", 2,
+			  ", 'kernel': '/k/vmlinuz', 'initrd': '/k/initrd', 'disks': [{'file': '/d/1'}, "
+			  "{'file': '/d/ro', 'readonly': true}]"),
+		   NULL);
+	world_is(
+		state_vm_files(w->db, &w->e),
+		"[{'file': '/d/1', 'made': 0}, {'file': '/d/2', 'made': 0}, {'file': '/d/ro', 'made': 0}, "
+		"{'file': '/k/initrd', 'made': 0}, {'file': '/k/vmlinuz', 'made': 0}, {'file': '/vars/a', 'made': 1}]");
+	world_free(w);
+}
+
 static void an_edit_makes_a_version_and_keeps_the_old_ones(void **state)
 {
 	struct world *w = three_nodes();
@@ -384,6 +408,7 @@ int main(void)
 		cmocka_unit_test(a_guest_is_created_with_its_first_version_and_owner),
 		cmocka_unit_test(creating_is_refused_with_the_reason),
 		cmocka_unit_test(no_two_guests_write_one_disk_or_share_a_mac),
+		cmocka_unit_test(files_of_all_guests_are_listed_once),
 		cmocka_unit_test(an_edit_makes_a_version_and_keeps_the_old_ones),
 		cmocka_unit_test(only_the_newest_versions_are_kept),
 		cmocka_unit_test(editing_and_deleting_are_refused_with_the_reason),

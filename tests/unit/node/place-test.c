@@ -40,7 +40,8 @@ static bool all_but_9(const void *arg, uint32_t id)
 
 static const char nodes_text[] =
 	"[{\"name\": \"n1\", \"id\": 1, \"reported\": 1700000099000, \"report\": {" MEM
-	", \"cpus\": 4, \"load\": 1.0, \"networks\": [\"lan\"], \"paths\": [\"/disks\"], \"cpu\": " CPU_A "}},"
+	", \"cpus\": 4, \"load\": 1.0, \"networks\": [\"lan\"], \"unreached\": {\"/disks\": \"is gone\", \"/x\": 7}, "
+	"\"cpu\": " CPU_A "}},"
 	"{\"name\": \"n2\", \"id\": 2, \"reported\": 1700000000000, \"report\": {" MEM ", \"cpus\": 8, \"cpu\": " CPU_B
 	"}},"
 	"{\"name\": \"n9\", \"id\": 9, \"reported\": 1700000099000, \"report\": {" MEM ", \"cpus\": 8}},"
@@ -112,8 +113,10 @@ static void a_node_is_up_when_it_is_here_and_has_reported_lately(void **state)
 	assert_int_equal(in->nodes[0].memory_free, 4ULL << 30);
 	assert_int_equal(in->nodes[0].load_permille, 250);
 	assert_string_equal(in->nodes[0].networks[0], "lan");
-	assert_string_equal(in->nodes[0].paths[0], "/disks");
-	assert_string_equal(in->nodes[1].paths[0], "/"); /* it has not said, so it is not held against it */
+	assert_string_equal(in->nodes[0].unreached[0].folder, "/disks");
+	assert_string_equal(in->nodes[0].unreached[0].why, "is gone");
+	assert_null(in->nodes[0].unreached[1].folder); /* that is no reason */
+	assert_null(in->nodes[1].unreached[0].folder); /* it has not said, so it is not held against it */
 	assert_int_equal(in->nodes[3].cores, 0);
 	place_free(p);
 	json_decref(s.kept);
