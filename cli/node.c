@@ -28,6 +28,7 @@ static const struct view_column node_view[] = {
 	{"memory free", "memory_free", VIEW_BYTES},
 	{"promised to guests", "memory_promised", VIEW_BYTES},
 	{"guests", "vms", VIEW_TEXT},
+	{"folders not reached", "report.unreached", VIEW_JSON},
 	{"joined", "joined", VIEW_TIME},
 	{"last report", "reported", VIEW_TIME},
 	{"certificate", "fingerprint", VIEW_TEXT},
