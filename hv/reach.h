@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 
-#define REACH_FOLDERS_MAX 256 /* looked at, in the order of their names; the others are not */
+#define REACH_FOLDERS_MAX 256 /* of one call */
 #define REACH_WHY_MAX 128     /* bytes of a reason, with its end */
 
 /* One folder: @why NULL, it is reached; otherwise the reason, without the folder's name. Called in threads of

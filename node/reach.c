@@ -269,20 +269,22 @@ void reach_free(struct reach *r)
 
 void reach_set(struct reach *r, json_t *folders)
 {
-	bool news = false;
+	json_t *known, *why;
 	const char *folder;
-	json_t *why;
-	void *next;
+	bool news = false;
 
 	if (json_equal(r->set, folders))
 		return;
 	json_decref(r->set);
 	r->set = json_incref(folders);
-	json_object_foreach_safe(r->known, next, folder, why) if (!json_object_get(r->set, folder))
-	{
-		news |= json_is_string(why);
-		json_object_del(r->known, folder);
-	}
+	known = json_object();
+	json_object_foreach (r->known, folder, why)
+		if (json_object_get(r->set, folder))
+			json_object_set(known, folder, why);
+		else
+			news |= json_is_string(why);
+	json_decref(r->known);
+	r->known = known;
 	r->again = true;
 	begin(r);
 	if (news)
