@@ -84,10 +84,19 @@ struct core {
 	uint64_t promised;
 	uint32_t promised_to;
 	uint64_t history;
-	bool learner, diverged;
+	bool learner, diverged, alone;
 	bool meta_dirty;
 	uint64_t promise_serial; /* the write after which PROMISE is sent ... */
 	bool promise_due;        /* ... once one has taken it */
+
+	/* one of two (core-alone.c) */
+	uint64_t alone_serial; /* the write after which the mark counts ... */
+	bool alone_due;        /* ... which has not come back */
+	bool alone_begin;      /* it has: begin a round */
+	bool rival;            /* the other one says that it is alone as well */
+	uint32_t whole;        /* with whom, 0: not */
+	uint64_t itself;       /* counts the times without anybody else */
+	uint32_t dead;         /* proven in this one, 0: nobody */
 
 	/* the log: `tail` holds the entries behind `applied` */
 	uint64_t applied, applied_epoch;
@@ -103,6 +112,8 @@ struct core {
 	/* the epoch that is followed or led */
 	uint64_t epoch;
 	uint32_t leader;
+	bool epoch_alone; /* its leader goes on alone: no other disk counts */
+	bool epoch_two;   /* its leader and this member counted two hosts when it began */
 	uint64_t matched; /* the log is the leader's up to here */
 	uint64_t commit;
 	uint64_t acked; /* last ACK sent */
@@ -168,11 +179,20 @@ bool log_cut(struct core *c, uint64_t from);                   /* false: it woul
 void log_reset(struct core *c, const struct core_disk *disk);
 void log_free(struct core *c);
 void log_lead(struct core *c, int64_t now);
-void log_epoch_begin(struct core *c, uint64_t epoch, uint32_t leader, int64_t now);
+/* @flags: what its leader says of itself, MSG_ALONE and MSG_TWO. */
+void log_epoch_begin(struct core *c, uint64_t epoch, uint32_t leader, uint8_t flags, int64_t now);
 void log_beat(struct core *c, int64_t now);
 void log_on_entries(struct core *c, int64_t now, uint32_t from, struct msg *m, const uint8_t *data, size_t size);
 void log_on_ack(struct core *c, uint32_t from, const struct msg *m);
 void log_flush(struct core *c, int64_t now);
+
+/* core-alone.c */
+uint8_t alone_flags(const struct core *c); /* of every message */
+bool alone_quorate(const struct core *c);  /* may this member take part in rounds? */
+void alone_view(struct core *c, bool two_changed);
+bool alone_heard(struct core *c, int64_t now, uint32_t from, const struct msg *m); /* false: not to be heard */
+void alone_written(struct core *c, uint64_t serial);
+void alone_flush(struct core *c, int64_t now);
 
 /* core-propose.c */
 void propose_on_propose(struct core *c, uint32_t from, struct msg *m);

@@ -126,9 +126,11 @@ void log_free(struct core *c)
 
 /* ---- epochs ---- */
 
-void log_epoch_begin(struct core *c, uint64_t epoch, uint32_t leader, int64_t now)
+void log_epoch_begin(struct core *c, uint64_t epoch, uint32_t leader, uint8_t flags, int64_t now)
 {
 	assert(epoch >= c->epoch);
+	c->epoch_alone = flags & MSG_ALONE;
+	c->epoch_two = (flags & MSG_TWO) && c->view.expected == 2;
 	c->epoch = epoch;
 	c->leader = leader;
 	c->matched = 0;
@@ -143,6 +145,7 @@ void log_epoch_begin(struct core *c, uint64_t epoch, uint32_t leader, int64_t no
 static void entries_begin(struct core *c, uint32_t to, uint64_t before)
 {
 	struct msg m = {.type = MSG_ENTRIES,
+			.flags = alone_flags(c),
 			.history = c->history,
 			.to = to,
 			.epoch = c->epoch,
@@ -229,7 +232,7 @@ static void lead_check(struct core *c, int64_t now)
 /* May ENTRIES of @m change anything here? Begins to follow a leader that is new. */
 static bool entries_acceptable(struct core *c, int64_t now, uint32_t from, const struct msg *m)
 {
-	if (m->epoch < c->promised || (m->to && m->to != c->o.self) || m->history == 0)
+	if (m->epoch < c->promised || (m->to && m->to != c->o.self) || m->history == 0 || c->alone)
 		return false;
 	if (m->epoch > c->promised) {
 		c->promised = m->epoch;
@@ -248,7 +251,7 @@ static bool entries_acceptable(struct core *c, int64_t now, uint32_t from, const
 	c->entries_inflight = 0;
 	c->propose_inflight = false;
 	c->inflight_ns = 0;
-	log_epoch_begin(c, m->epoch, from, now);
+	log_epoch_begin(c, m->epoch, from, m->flags, now);
 	if (c->diverged)
 		sync_need(c, now);
 	return true;
@@ -289,13 +292,16 @@ static void entries_take(struct core *c, int64_t now, struct msg *m)
 }
 
 /* A learner vouches again, and a new member has a history, once an entry of the epoch is in the log (the same write).
- */
+ * An epoch of one alone makes nobody vouch: what counts there is on its leader's disk only. */
 static void membership_begin(struct core *c, uint64_t history)
 {
-	if (log_last_epoch(c) != c->epoch || (!c->learner && c->history == history))
+	bool vouch = c->learner && !c->epoch_alone;
+
+	if (log_last_epoch(c) != c->epoch || (!vouch && c->history == history))
 		return;
 	c->history = history;
-	c->learner = false;
+	if (vouch)
+		c->learner = false;
 	c->meta_dirty = true;
 }
 
@@ -351,8 +357,11 @@ static void commit_advance(struct core *c)
 	uint64_t acks[BUS_NODES_MAX] = {0};
 	unsigned needed = c->o.break_minority ? (unsigned)c->view.n / 2 + 1 : c->view.expected / 2 + 1;
 
+	if (c->epoch_alone)
+		needed = 1;
 	for (size_t i = 0; i < c->n_peers; i++)
-		acks[i] = c->peers[i].ack;
+		if (!c->epoch_alone || c->peers[i].id == c->leader || c->o.break_alone_acks)
+			acks[i] = c->peers[i].ack;
 	qsort(acks, c->n_peers, sizeof(acks[0]), descending);
 	if (c->n_peers >= needed && acks[needed - 1] > c->commit)
 		c->commit = acks[needed - 1];
@@ -376,11 +385,11 @@ static void ack_flush(struct core *c)
 
 	if (upto > c->matched)
 		upto = c->matched;
-	if (upto <= c->acked || c->learner || (c->phase != PHASE_LEADING && c->phase != PHASE_FOLLOWING) ||
+	if (upto <= c->acked || (c->learner && !c->epoch_alone) || (c->phase != PHASE_LEADING && c->phase != PHASE_FOLLOWING) ||
 	    log_epoch_of(c, upto) != c->epoch)
 		return;
 	c->acked = m.index = upto;
-	if (upto > c->commit) /* otherwise others have made the majority, and the next one says this too */
+	if (upto > c->commit || c->epoch_alone) /* otherwise others have made the majority; the next one says this too */
 		core_send_msg(c, &m);
 }
 
@@ -409,7 +418,8 @@ static void disk_flush(struct core *c)
 			       .promised_to = c->promised_to,
 			       .history = c->history,
 			       .learner = c->learner,
-			       .diverged = c->diverged};
+			       .diverged = c->diverged,
+			       .alone = c->alone};
 	size_t n_apply = applicable(c), n_append = log_last(c) + 1 - c->unwritten;
 	struct entry **list;
 
@@ -427,6 +437,8 @@ static void disk_flush(struct core *c)
 	w.n_append = n_append;
 	w.apply = list + n_append;
 	w.n_apply = n_apply;
+	if (w.meta && c->alone_due && !c->alone_serial)
+		c->alone_serial = w.serial;
 	if (w.meta && c->promise_due)
 		c->promise_serial = w.serial;
 	c->unwritten += n_append;

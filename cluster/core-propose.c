@@ -156,7 +156,7 @@ static struct entry *pending_sent(struct core *c, struct pending *p)
 /* One message for all that wait; while it is on its way the next ones gather. */
 static void propose_send(struct core *c, int64_t now)
 {
-	struct msg m = {.type = MSG_PROPOSE, .history = c->history, .epoch = c->epoch};
+	struct msg m = {.type = MSG_PROPOSE, .flags = alone_flags(c), .history = c->history, .epoch = c->epoch};
 	struct pending *p;
 	size_t bytes = 0;
 

@@ -87,6 +87,7 @@ void sync_abort(struct core *c)
 static void entries_answer(struct core *c, uint32_t to, uint64_t index, struct entry **list, size_t n)
 {
 	struct msg m = {.type = MSG_ENTRIES,
+			.flags = alone_flags(c),
 			.history = c->history,
 			.to = to,
 			.epoch = c->epoch,
@@ -205,6 +206,7 @@ void sync_on_need(struct core *c, int64_t now, uint32_t from, const struct msg *
 static void snapshot_get(struct core *c, int64_t now, uint32_t from, const struct msg *m)
 {
 	struct msg out = {.type = MSG_SNAP_DATA,
+			  .flags = alone_flags(c),
 			  .to = from,
 			  .epoch = c->epoch,
 			  .snapshot = m->snapshot,

@@ -43,6 +43,7 @@ void alarm_set(struct core *c, enum core_alarm what, uint32_t node, bool on)
 void core_send_msg(struct core *c, struct msg *m)
 {
 	m->history = c->history;
+	m->flags |= alone_flags(c);
 	m->flags |= (c->learner ? MSG_LEARNER : 0) | (c->failed ? MSG_FAILED : 0) | (c->diverged ? MSG_DIVERGED : 0);
 	msg_begin(&c->buf, m);
 	c->io->send(c->arg, c->buf.data, c->buf.len);
@@ -51,6 +52,8 @@ void core_send_msg(struct core *c, struct msg *m)
 /* A majority of the configured hosts. */
 static unsigned majority(const struct core *c)
 {
+	if (c->alone)
+		return 1;
 	if (c->o.break_minority)
 		return (unsigned)c->view.n / 2 + 1;
 	return c->view.expected / 2 + 1;
@@ -89,7 +92,7 @@ void round_begin(struct core *c, int64_t now, uint32_t round)
 		c->peers[i].heard = c->peers[i].stranger; /* nobody waits for one */
 		c->peers[i].granted = false;
 	}
-	if (!c->view.quorate) {
+	if (!alone_quorate(c)) {
 		c->phase = PHASE_IDLE;
 		propose_no_quorum(c);
 		return;
@@ -134,12 +137,13 @@ static void claim(struct core *c, int64_t now)
 	core_send_msg(c, &m);
 }
 
-/* Is it time to claim, and for whom? The most advanced log among those heard wins, the lowest id on ties. */
+/* Is it time to claim, and for whom? The most advanced log among those heard wins, the lowest id on ties; one that goes
+ * on alone wins against any. */
 static void round_consider(struct core *c, int64_t now)
 {
 	const struct peer *best = NULL;
 	unsigned heard = 0;
-	bool all = true;
+	bool all = true, other_alone = false;
 
 	if (c->phase != PHASE_SYNCING || c->claimed || c->waiting_claim)
 		return;
@@ -150,7 +154,8 @@ static void round_consider(struct core *c, int64_t now)
 			continue;
 		all = all && p->heard;
 		heard += p->heard && !p->stranger;
-		if (!may_lead(p))
+		other_alone = other_alone || (p->heard && !p->stranger && p->id != c->o.self && (p->flags & MSG_ALONE));
+		if (!may_lead(p) || (c->alone && p->id != c->o.self))
 			continue;
 		if (!best || more_advanced(p->last_epoch, p->last_index, best->last_epoch, best->last_index) ||
 		    (!more_advanced(best->last_epoch, best->last_index, p->last_epoch, p->last_index) &&
@@ -159,7 +164,7 @@ static void round_consider(struct core *c, int64_t now)
 	}
 	if (!all && now < c->round_deadline)
 		return;
-	if (best && heard >= majority(c) && best->id == c->o.self) {
+	if (best && heard >= majority(c) && best->id == c->o.self && (c->alone || !other_alone)) {
 		claim(c, now);
 		return;
 	}
@@ -216,6 +221,12 @@ static void on_claim(struct core *c, int64_t now, uint32_t from, const struct ms
 
 	if (!bus_ring_equal(m->ring, c->view.ring) || c->failed || m->history == 0)
 		return;
+	if ((m->flags & MSG_ALONE) && from != c->o.self)
+		return; /* it asks nobody: its entries say that it leads */
+	if (c->alone && from != c->o.self) {
+		promise_send(c, from, m->epoch, 0);
+		return;
+	}
 	if (!newer || more_advanced(log_last_epoch(c), log_last(c), m->last_epoch, m->last_index)) {
 		promise_send(c, from, m->epoch, 0);
 		return;
@@ -253,17 +264,19 @@ static bool elected(const struct core *c)
 	unsigned configured = c->o.break_minority ? (unsigned)c->view.n : c->view.expected;
 
 	for (size_t i = 0; i < c->n_peers; i++) {
+		if (c->alone && c->peers[i].id == c->o.self)
+			return c->peers[i].granted;
 		all += c->peers[i].granted;
 		vouching += c->peers[i].granted && !c->peers[i].granted_learner;
 	}
-	return all >= m && vouching >= (configured > m ? configured - m + 1 : 1);
+	return !c->alone && all >= m && vouching >= (configured > m ? configured - m + 1 : 1);
 }
 
 static void on_promise(struct core *c, int64_t now, uint32_t from, const struct msg *m)
 {
 	struct peer *p = peer_get(c, from);
 
-	if (!p || m->to != c->o.self || c->phase != PHASE_SYNCING || !c->claimed || m->epoch != c->claim_epoch)
+	if (!p || m->to != c->o.self || (c->alone && from != c->o.self) || c->phase != PHASE_SYNCING || !c->claimed || m->epoch != c->claim_epoch)
 		return;
 	if (m->flags & MSG_DOUBTED)
 		sync_diverged(c, now);
@@ -276,7 +289,7 @@ static void on_promise(struct core *c, int64_t now, uint32_t from, const struct 
 	if (elected(c)) {
 		c->phase = PHASE_LEADING;
 		c->round_deadline = 0;
-		log_epoch_begin(c, c->claim_epoch, c->o.self, now);
+		log_epoch_begin(c, c->claim_epoch, c->o.self, alone_flags(c), now);
 		log_lead(c, now);
 	}
 }
@@ -286,12 +299,14 @@ static void on_promise(struct core *c, int64_t now, uint32_t from, const struct 
 void core_view(struct core *c, int64_t now, const struct bus_view *view)
 {
 	bool same_ring = c->has_view && bus_ring_equal(view->ring, c->view.ring);
-	bool same = same_ring && view->n == c->view.n && view->quorate == c->view.quorate &&
+	bool same = same_ring && view->n == c->view.n &&
 		    !memcmp(view->members, c->view.members, view->n * sizeof(view->members[0]));
+	bool quorate = alone_quorate(c), two_changed = (view->expected == 2) != (c->view.expected == 2);
 
 	c->view = *view;
 	c->has_view = true;
-	if (same)
+	alone_view(c, two_changed);
+	if (same && quorate == alone_quorate(c) && !two_changed)
 		return; /* only the number of configured hosts has changed */
 	for (size_t i = 0; i < c->n_peers; i++)
 		c->peers[i].in_view = false;
@@ -354,6 +369,8 @@ void core_deliver(struct core *c, int64_t now, uint32_t from, const uint8_t *dat
 		return;
 	if (m.type != MSG_SYNC && m.history && c->history && m.history != c->history)
 		return;
+	if (from != c->o.self && !alone_heard(c, now, from, &m))
+		return;
 	p = m.flags & (MSG_LEARNER | MSG_DIVERGED) ? peer_get(c, from) : NULL;
 	if (p)
 		p->doubted = false; /* it knows, and does not claim before it is repaired */
@@ -376,6 +393,7 @@ void core_written(struct core *c, uint64_t serial)
 			break;
 		c->durable++;
 	}
+	alone_written(c, serial);
 	if (c->promise_due && c->promise_serial && serial >= c->promise_serial)
 		promise_give(c);
 }
@@ -443,6 +461,7 @@ int64_t core_deadline(const struct core *c)
 
 void core_flush(struct core *c, int64_t now)
 {
+	alone_flush(c, now);
 	propose_flush(c, now);
 	log_flush(c, now);
 	sync_check_flush(c);
@@ -473,6 +492,8 @@ struct core *core_new(const struct core_options *o, const struct core_disk *disk
 	c->history = disk->history;
 	c->learner = disk->learner;
 	c->diverged = disk->diverged;
+	c->alone = disk->alone;
+	c->itself = 1;
 	log_reset(c, disk);
 	return c;
 }
@@ -530,7 +551,10 @@ void core_status(const struct core *c, struct core_status *ret)
 				    .fetching = c->fetching,
 				    .fetched = c->fetch_written,
 				    .fetch_size = c->fetch_size,
-				    .pending = c->pending_n};
+				    .pending = c->pending_n,
+				    .alone = c->alone && !c->alone_due,
+				    .whole = c->whole,
+				    .by_itself = c->view.n == 1 && c->view.members[0] == c->o.self ? c->itself : 0};
 	for (size_t i = 0; i < c->n_peers; i++) {
 		const struct peer *p = &c->peers[i];
 

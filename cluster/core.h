@@ -67,8 +67,8 @@
  * acknowledged something. A learner that has appended an entry of the current epoch is one no more. A host alone grows
  * to two and three by this rule, and a wiped host cannot help to forget.
  *
- * Two-host clusters: m is 2, so both hosts must be up to write. What it would take that one goes on alone is in
- * docs/cluster.md, "Two hosts".
+ * Two-host clusters: m is 2, so both hosts must be up to write, unless one goes on alone: cluster/core-alone.c has the
+ * rules, docs/cluster.md ("Two hosts") what they answer.
  *
  * Checking. Every member computes, while it applies, a chain of SHA-256 over commands and results, and at entries of
  * kind CHECK a digest of all tables. They are multicast and compared; whoever sees a difference raises an alarm. A
@@ -109,6 +109,7 @@ struct core_disk {
 	uint32_t promised_to; /* ... and to whom */
 	uint64_t history;     /* 0: none yet */
 	bool learner, diverged;
+	bool alone; /* one of two that goes on without the other */
 	uint64_t applied, applied_epoch;
 	uint8_t chain[32];   /* over everything applied; of no use to the core itself */
 	struct entry **tail; /* the log behind applied, without a gap; core_new() takes the references */
@@ -122,7 +123,7 @@ struct core_write {
 	uint64_t promised;
 	uint32_t promised_to;
 	uint64_t history;
-	bool learner, diverged;
+	bool learner, diverged, alone;
 	uint64_t cut_from;           /* first remove entries from this index on; 0: none */
 	struct entry *const *append; /* borrowed during the call, like those below */
 	size_t n_append;
@@ -146,6 +147,7 @@ enum core_alarm {
 	CORE_ALARM_DIGEST,  /* the state of `node` differs from the others' */
 	CORE_ALARM_HISTORY, /* `node` has the log of another cluster */
 	CORE_ALARM_VERSION, /* the log holds a command that this build does not know */
+	CORE_ALARM_ALONE,   /* `node` says that it goes on alone, and so does this host: there are two logs */
 	CORE_ALARM_MAX
 };
 
@@ -171,6 +173,10 @@ struct core_io {
 	void (*refused)(void *arg, void *user, enum core_refusal why, uint32_t version);
 	/* An alarm begins (@on) or ends; told once. */
 	void (*alarm)(void *arg, enum core_alarm what, uint32_t node, bool on);
+	/* Both for going on alone; NULL: the list of hosts never changes. How many hosts has the cluster by the state as
+	 * it is applied, and does @e change that? */
+	unsigned (*hosts)(void *arg);
+	bool (*hosts_change)(void *arg, const struct entry *e);
 };
 
 struct core_options {
@@ -181,6 +187,10 @@ struct core_options {
 	bool break_ack_early;   /* tests only: acknowledge before the disk has it */
 	bool break_epoch_reuse; /* tests only: promise without writing it down */
 	bool break_minority;    /* tests only: be content with a majority of the present */
+	bool break_proof;       /* tests only: go on alone without a proof that the other one is dead */
+	bool break_late;        /* tests only: take a proof from before the other one was here again */
+	bool break_whole;       /* tests only: go on alone without having been whole */
+	bool break_alone_acks;  /* tests only: count the other one's acknowledgements while alone */
 	const struct core_io *io;
 	void *arg;
 };
@@ -206,6 +216,9 @@ struct core_status {
 	bool fetching;
 	uint64_t fetched, fetch_size;
 	size_t pending;
+	bool alone;         /* goes on alone, and its disk says so */
+	uint32_t whole;     /* one of two: with whom, 0 while it could not go on alone even with a proof */
+	uint64_t by_itself; /* names the time since which nobody else was here or was heard, 0: somebody is */
 	struct core_peer_status peers[BUS_NODES_MAX];
 	size_t n_peers;
 };
@@ -231,6 +244,9 @@ void core_snapshot_made(struct core *c, int64_t now, bool ok, uint64_t size, uin
 void core_fetch_written(struct core *c, int64_t now, uint64_t upto);
 /* @disk NULL: it was no good. */
 void core_fetch_installed(struct core *c, int64_t now, const struct core_disk *disk);
+/* The other one of two, @node, was dead at some moment after the time that core_status.by_itself names began: its
+ * process of that moment is gone. Without effect once that time is over. What counts as a proof is in docs/cluster.md. */
+void core_dead(struct core *c, uint32_t node, uint64_t by_itself);
 void core_tick(struct core *c, int64_t now);
 void core_flush(struct core *c, int64_t now);
 

@@ -45,6 +45,8 @@ enum msg_type {
 #define MSG_DIVERGED 0x04 /* the sender's state is known to be wrong; in NEED: only a snapshot will do */
 #define MSG_GRANTED 0x08  /* PROMISE: yes */
 #define MSG_DOUBTED 0x10  /* PROMISE: no, because a majority's digests contradicted yours */
+#define MSG_ALONE 0x20    /* the sender goes on alone, one of two: its log is the cluster's */
+#define MSG_TWO 0x40      /* the sender counts two hosts */
 
 struct msg {
 	enum msg_type type;

@@ -173,6 +173,10 @@ static char *alarm_text(const struct replica *r, enum core_alarm what)
 		return xasprintf("node %u has the state of another cluster and is left out: remove its state to let it "
 				 "join",
 				 r->alarm_node[what]);
+	case CORE_ALARM_ALONE:
+		return xasprintf("this host and node %u both went on alone: there are two logs, and nothing is written. "
+				 "Decide whose is right and remove the state of the other one, with its daemon ended",
+				 r->alarm_node[what]);
 	case CORE_ALARM_VERSION:
 	case CORE_ALARM_MAX:
 		break;
@@ -182,7 +186,7 @@ static char *alarm_text(const struct replica *r, enum core_alarm what)
 
 static void io_alarm(void *arg, enum core_alarm what, uint32_t node, bool on)
 {
-	static const char *const names[CORE_ALARM_MAX] = {"disk", "digest", "history", "version"};
+	static const char *const names[CORE_ALARM_MAX] = {"disk", "digest", "history", "version", "alone"};
 	struct replica *r = arg;
 	_free_ char *text = NULL;
 
@@ -481,6 +485,23 @@ int replica_propose(struct replica *r, const json_t *command, replica_done_fn *d
 	return 0;
 }
 
+uint64_t replica_by_itself(const struct replica *r)
+{
+	struct core_status s = {0};
+
+	if (r->core)
+		core_status(r->core, &s);
+	return s.by_itself;
+}
+
+void replica_dead(struct replica *r, uint32_t node, uint64_t by_itself)
+{
+	if (!r->core || by_itself == 0)
+		return;
+	core_dead(r->core, node, by_itself);
+	step_soon(r);
+}
+
 void replica_say(struct replica *r, const void *data, size_t size)
 {
 	struct err e = ERR_INIT;
@@ -518,6 +539,8 @@ json_t *replica_status(struct replica *r)
 		      "quorate", s.quorate, "expected", (int)r->view.expected, "needed", (int)r->view.needed, "members",
 		      members, "leader", (int)s.leader, "epoch", (json_int_t)s.epoch, "index", (json_int_t)r->index,
 		      "digest", digest, "alarms", alarms, "pending", (int)s.pending);
+	if (s.alone)
+		json_object_set_new(o, "alone", json_true());
 	if (s.fresh_ns)
 		json_object_set_new(o, "age_ms", json_integer((clock_now_ns() - s.fresh_ns) / NS_PER_MS));
 	return o;

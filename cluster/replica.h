@@ -68,9 +68,17 @@ void replica_say(struct replica *r, const void *data, size_t size);
 /* Read-only, as of the newest entry on this host's disk. */
 struct sqlite3 *replica_db(struct replica *r);
 
+/* One of two hosts can go on alone once the other one is proven dead. Read replica_by_itself() first: it names the time
+ * since which nobody else is here (0: somebody is, there is nothing to prove). Then kill the other host, or see it dead
+ * (its power is off, its pill is acknowledged: an expired lease is no proof, because the lease of one of two is not a
+ * majority's), and say so with that number. A number whose time is over has no effect. */
+uint64_t replica_by_itself(const struct replica *r);
+void replica_dead(struct replica *r, uint32_t node, uint64_t by_itself);
+
 /* {state, quorate, expected, needed, members[], leader, epoch, index, digest, age_ms, alarms[], pending}. members and
  * leader are ids of nodes (leader 0: none); digest is a chain over all commands and answers up to index: two members
- * with the same index have the same. age_ms: how old what this host knows may be; missing while it has never been in
+ * with the same index have the same. alone: true while
+ * this host goes on without the other one of two, else missing. age_ms: how old what this host knows may be; missing while it has never been in
  * sync. New reference. */
 json_t *replica_status(struct replica *r);
 

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 
 #define FORMAT 1
+#define FORMAT_ALONE 2 /* the same, of a member that goes on alone: a release that does not know that must not open it */
 #define BUSY_MS 10000
 #define TRIM_EVERY 1024U
 
@@ -30,8 +31,8 @@ static const char *const sql_text[STORE_SQL_MAX] = {
 	[STORE_SQL_RELEASE] = "RELEASE command",
 	[STORE_SQL_UNDO] = "ROLLBACK TO command",
 	[STORE_SQL_META] =
-		("UPDATE replica_meta SET history = ?, promised = ?, promised_to = ?, learner = ?, diverged = ?,"
-		 " applied = ?, applied_epoch = ?, chain = ?"),
+		("UPDATE replica_meta SET history = ?1, promised = ?2, promised_to = ?3, learner = ?4, diverged = ?5,"
+		 " applied = ?6, applied_epoch = ?7, chain = ?8, format = ?9"),
 	[STORE_SQL_LOG_ADD] = "INSERT INTO replica_log VALUES (?, ?, ?, ?, ?, ?, ?)",
 	[STORE_SQL_LOG_CUT] = "DELETE FROM replica_log WHERE idx >= ?",
 	[STORE_SQL_LOG_SIZE] = "SELECT total(length(data)) FROM replica_log WHERE idx < ?",
@@ -88,6 +89,7 @@ static int meta_load(sqlite3 *db, struct store_meta *m, int *ret_format, struct 
 		return db_err(db, "state database", e);
 	if (sqlite3_step(q) == SQLITE_ROW && sqlite3_column_bytes(q, 8) == (int)sizeof(m->chain)) {
 		*ret_format = sqlite3_column_int(q, 0);
+		m->alone = *ret_format == FORMAT_ALONE;
 		m->history = column_n(q, 1);
 		m->promised = column_n(q, 2);
 		m->promised_to = (uint32_t)column_n(q, 3);
@@ -114,6 +116,7 @@ static void meta_bind(sqlite3_stmt *q, const struct store_meta *m)
 	bind_n(q, 6, m->applied);
 	bind_n(q, 7, m->applied_epoch);
 	sqlite3_bind_blob(q, 8, m->chain, sizeof(m->chain), SQLITE_STATIC);
+	sqlite3_bind_int(q, 9, m->alone ? FORMAT_ALONE : FORMAT);
 }
 
 static int meta_save(struct store_db *s, struct err *e)
@@ -190,7 +193,7 @@ static int tables_make(struct store_db *s, uint64_t history, struct err *e)
 
 static int format_check(int format, struct err *e)
 {
-	if (format == FORMAT)
+	if (format == FORMAT || format == FORMAT_ALONE)
 		return 0;
 	return err_set(e, ERR_INPUT,
 		       "the state has format %d and this program knows %d: install the release that wrote it", format,
@@ -324,6 +327,7 @@ int store_db_disk(struct store_db *s, struct core_disk *ret, struct err *e)
 				  .history = s->meta.history,
 				  .learner = s->meta.learner,
 				  .diverged = s->meta.diverged,
+				  .alone = s->meta.alone,
 				  .applied = s->meta.applied,
 				  .applied_epoch = s->meta.applied_epoch};
 	memcpy(ret->chain, s->meta.chain, sizeof(ret->chain));
@@ -556,6 +560,7 @@ int store_db_write(struct store_db *s, const struct core_write *w, struct store_
 		s->meta.history = w->history;
 		s->meta.learner = w->learner;
 		s->meta.diverged = w->diverged;
+		s->meta.alone = w->alone;
 	}
 	if (w->cut_from) {
 		bind_n(s->sql[STORE_SQL_LOG_CUT], 1, w->cut_from);
@@ -611,6 +616,7 @@ static int adopt(struct store_db *s, sqlite3 *db, struct err *e)
 	m.promised_to = s->meta.promised_to;
 	m.learner = true;
 	m.diverged = false;
+	m.alone = false;
 	cut = xasprintf("DELETE FROM replica_log WHERE idx > %lld", (long long)m.applied);
 	if (script(db, "PRAGMA synchronous = OFF; BEGIN", e) < 0 || script(db, cut, e) < 0 ||
 	    s->machine->schema(db, e) < 0)

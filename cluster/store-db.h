@@ -31,6 +31,7 @@ struct store_meta {
 	uint64_t history, promised;
 	uint32_t promised_to;
 	bool learner, diverged;
+	bool alone; /* in the file: format FORMAT_ALONE */
 	uint64_t applied, applied_epoch;
 	uint8_t chain[32];
 };

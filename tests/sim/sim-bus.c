@@ -143,6 +143,7 @@ static void view_of(const struct sim_ring *ring, struct bus_view *v)
 			v->members[v->n++] = ghost;
 	}
 	v->quorate = v->n > sim->configured / 2;
+	v->service_quorate = v->quorate || (sim->o.duo && (sim->healing || sim_chance(9000)));
 }
 
 static void on_view(struct sim_event *ev)

@@ -56,7 +56,8 @@ void sim_client_begin(void)
 void sim_client_acked(struct sim_node *n, size_t command, uint64_t index)
 {
 	struct sim_command *k = &sim->commands[command];
-	uint32_t configured = sim->configured_at[index], have = 0;
+	uint32_t configured = sim->configured_at[index], have = 0, alone = 0;
+	bool has;
 
 	k->proposals--;
 	sim->acks++;
@@ -65,13 +66,16 @@ void sim_client_acked(struct sim_node *n, size_t command, uint64_t index)
 
 		if (sim->nodes[id].stranger)
 			continue;
-		if (d->applied >= index || sim->nodes[id].lost_upto >= index)
-			have++;
-		else if (index >= d->first && index < d->first + d->n &&
-			 mix_entry(d->log[index - d->first]) == sim->entry_at[index])
-			have++;
+		has = d->applied >= index || (index >= d->first && index < d->first + d->n &&
+					      mix_entry(d->log[index - d->first]) == sim->entry_at[index]);
+		have += has || sim->nodes[id].lost_upto >= index;
+		alone += d->alone;
+		if (d->alone && !has)
+			sim_fail("command %zu is acknowledged by node %u and not on the disk of node %u, which goes on "
+				 "alone",
+				 command, n->id, id);
 	}
-	if (have <= configured / 2)
+	if (!alone && have <= configured / 2)
 		sim_fail("command %zu is acknowledged by node %u and is on %u of %u disks", command, n->id, have,
 			 configured);
 	if (!n->disk.done[command])

@@ -97,6 +97,7 @@ void sim_disk_load(struct sim_node *n, struct core_disk *ret)
 				  .history = d->history,
 				  .learner = d->learner,
 				  .diverged = d->diverged,
+				  .alone = d->alone,
 				  .applied = d->applied,
 				  .applied_epoch = d->applied_epoch,
 				  .tail = xcalloc(d->n + 1, sizeof(struct entry *))};
@@ -157,6 +158,19 @@ static void disk_unsync(struct sim_disk *d)
 	d->state = d->synced.state;
 }
 
+/* The mark of a member that goes on alone: never on both disks. */
+static void alone_set(struct sim_node *n, bool alone)
+{
+	if (n->disk.alone == alone)
+		return;
+	n->disk.alone = alone;
+	sim->alones += alone;
+	sim_trace("node %u %s", n->id, alone ? "goes on alone" : "is one of two again");
+	for (uint32_t id = 1; id <= sim->n_nodes; id++)
+		if (alone && id != n->id && sim->nodes[id].disk.alone)
+			sim_fail("node %u and node %u both go on alone", id, n->id);
+}
+
 static void op_write_done(struct sim_node *n, const struct core_write *w)
 {
 	struct sim_disk *d = &n->disk;
@@ -169,6 +183,7 @@ static void op_write_done(struct sim_node *n, const struct core_write *w)
 		d->history = w->history;
 		d->learner = w->learner;
 		d->diverged = w->diverged;
+		alone_set(n, w->alone);
 	}
 	if (w->cut_from)
 		disk_cut(d, w->cut_from);
@@ -201,6 +216,9 @@ static void install_durable(struct sim_node *n)
 	d->promised_to = old.promised_to;
 	d->learner = true;
 	d->diverged = false;
+	d->alone = false;
+	if (old.alone)
+		sim_fail("node %u goes on alone and fetches a state", n->id);
 	disk_sync(d);
 	for (size_t i = 0; i < old.n; i++)
 		entry_unref(old.log[i]);

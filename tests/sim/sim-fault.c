@@ -54,7 +54,9 @@ static bool all_well(void)
 
 static void lose_disk(struct sim_node *n)
 {
-	if (sim->configured < 3 || !all_well())
+	bool other_alone = sim->o.duo && sim->nodes[3 - n->id].disk.alone;
+
+	if (!other_alone && (sim->configured < 3 || !all_well()))
 		return;
 	sim_trace("node %u loses its disk", n->id);
 	sim_node_crash(n, true);
@@ -147,6 +149,58 @@ static void on_fault(struct sim_event *ev)
 		if (!sim->nodes[id].alive)
 			restart_later(&sim->nodes[id], 6 * NS_PER_S);
 	sim_at((int64_t)sim_below(3 * NS_PER_S), on_fault, NULL, 0, 0, NULL);
+}
+
+/* ---- two hosts that shoot each other ---- */
+
+/* The shooter hears of the death, if it still lives. */
+static void on_told(struct sim_event *ev)
+{
+	struct sim_node *n = &sim->nodes[ev->node];
+
+	core_dead(n->core, (uint32_t)ev->a, ev->b);
+	sim_after(n);
+}
+
+/* A shot hits although its shooter may be dead by now. Its victim may be up again before the shooter is told. */
+static void on_shot(struct sim_event *ev)
+{
+	struct sim_node *n = &sim->nodes[ev->a], *victim = &sim->nodes[3 - n->id];
+	struct core_status s;
+
+	if (sim->healing)
+		return;
+	sim_trace("node %u shoots node %u", n->id, victim->id);
+	sim->shots++;
+	sim_node_crash(victim, true);
+	restart_later(victim, sim_chance(5000) ? 300 * NS_PER_MS : 5 * NS_PER_S);
+	if (!n->alive || n->life != ev->b)
+		return;
+	core_status(n->core, &s);
+	sim_at((int64_t)sim_below(sim_chance(5000) ? 200 * NS_PER_MS : 4 * NS_PER_S), on_told, n, victim->id, s.by_itself,
+	       NULL);
+}
+
+static void on_duel(struct sim_event *ev)
+{
+	(void)ev;
+	for (uint32_t id = 1; id <= sim->n_nodes; id++) {
+		const struct sim_node *n = &sim->nodes[id];
+		struct core_status s;
+
+		if (!n->alive || n->paused_until > sim->now || sim->configured != 2)
+			continue;
+		core_status(n->core, &s);
+		if (s.by_itself && sim_chance(3000))
+			sim_at((int64_t)sim_below(1 * NS_PER_S), on_shot, NULL, id, n->life, NULL);
+	}
+	if (!sim->healing)
+		sim_at((int64_t)sim_below(600 * NS_PER_MS), on_duel, NULL, 0, 0, NULL);
+}
+
+void sim_fault_duo(void)
+{
+	sim_at(NS_PER_S, on_duel, NULL, 0, 0, NULL);
 }
 
 void sim_fault_begin(void)

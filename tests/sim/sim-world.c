@@ -63,7 +63,7 @@ static void trace_members(void)
 			  id, n->alive ? "up" : "down", s.state, s.leader, (unsigned long)s.epoch,
 			  (unsigned long)s.applied, (unsigned long)s.commit, (unsigned long)s.last, s.pending,
 			  s.fetching ? ", fetching" : "", n->disk.learner ? ", learner" : "",
-			  n->disk.diverged ? ", diverged" : "");
+			  n->disk.alone ? ", alone" : n->disk.diverged ? ", diverged" : "");
 	}
 }
 
@@ -189,6 +189,10 @@ void sim_node_start(struct sim_node *n)
 				 .break_ack_early = sim->o.break_ack_early,
 				 .break_epoch_reuse = sim->o.break_epoch_reuse,
 				 .break_minority = sim->o.break_minority,
+				 .break_proof = sim->o.break_proof,
+				 .break_late = sim->o.break_late,
+				 .break_whole = sim->o.break_whole,
+				 .break_alone_acks = sim->o.break_alone_acks,
 				 .io = &sim_io,
 				 .arg = n};
 	struct core_disk disk;
@@ -235,6 +239,8 @@ static void world_begin(void)
 	sim->n_nodes = (uint32_t)(sim_chance(6000) ? 3 : 1 + sim_below(5));
 	if (sim_chance(1000))
 		sim->n_nodes = SIM_NODES_MAX;
+	if (sim->o.duo)
+		sim->n_nodes = 2;
 	sim->configured = sim_chance(1500) ? 1 : sim->n_nodes; /* 1: grows */
 	sim->chaos = sim_chance(2000);
 	sim->retention = sim_chance(5000) ? 5 + sim_below(40) : 100000;
@@ -257,6 +263,8 @@ static void world_begin(void)
 		sim_node_start(&sim->nodes[id]);
 	sim_client_begin();
 	sim_fault_begin();
+	if (sim->o.duo)
+		sim_fault_duo();
 }
 
 /* Are all members in sync, at the same entry, with nothing left to do? */
@@ -274,6 +282,7 @@ static bool all_quiet(void)
 			return false;
 		core_status(n->core, &s);
 		if (s.state != CORE_SYNCED || s.pending || s.applied != s.last || n->disk.learner || n->disk.diverged ||
+		    n->disk.alone ||
 		    n->disk.applied != s.applied || (first && first->applied != s.applied))
 			return false;
 		if (sim->corrupted && first && (first->state != n->disk.state || first->chain != n->disk.chain))

@@ -22,6 +22,8 @@ struct sim_options {
 	bool break_ack_early; /* a rule that is broken on purpose: the simulator must notice */
 	bool break_epoch_reuse;
 	bool break_minority;
+	bool break_proof, break_late, break_whole, break_alone_acks;
+	bool duo; /* two hosts, and a quorum device that gives its vote to anybody */
 };
 
 /* A command of a client: what was promised about it. */
@@ -36,7 +38,7 @@ struct sim_command {
 struct sim_disk {
 	uint64_t promised, history;
 	uint32_t promised_to;
-	bool learner, diverged;
+	bool learner, diverged, alone;
 	uint64_t applied, applied_epoch, chain, state;
 	struct {
 		uint64_t applied, applied_epoch, chain, state;
@@ -111,7 +113,7 @@ struct sim_world {
 	uint32_t leader_of[SIM_INDEX_MAX];
 	uint32_t configured_at[SIM_INDEX_MAX]; /* hosts by whose majority an entry was committed */
 	char failure[256];
-	uint64_t events, acks, digest_alarms;
+	uint64_t events, acks, digest_alarms, alones, shots; /* alones: times that a member went on alone */
 };
 
 extern struct sim_world *sim; /* the one world */
@@ -159,5 +161,6 @@ void sim_check_end(void);
 /* sim-fault.c */
 void sim_fault_begin(void);
 void sim_fault_heal(void);
+void sim_fault_duo(void); /* hosts that shoot each other, and are told late */
 
 #endif
