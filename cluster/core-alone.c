@@ -19,12 +19,13 @@
  * because B's process that was whole is dead, and no other one of it is whole before an epoch of both, which is A's log.
  *
  * B, back, is led by A whatever its own log says, and what it acknowledges commits nothing; it only tells how far it is.
- * When it has all but a few entries, A takes its mark away. Its next promise is written after that or with it, so an
+ * When it has all but a few entries, A takes no more until it has these as well, and takes its mark away: at that moment
+ * both disks have all that was acknowledged. A's next promise is written after that or with it, so an
  * epoch of both never begins while the mark is on the disk.
  */
 #include "cluster/core-int.h"
 
-#define BEHIND_MAX 256U /* entries that the other one may lack when both begin an epoch again */
+#define BEHIND_MAX 256U /* entries that the other one may lack when the leader stops taking more */
 
 uint8_t alone_flags(const struct core *c)
 {
@@ -142,7 +143,10 @@ static void together(struct core *c, int64_t now)
 		return;
 	if (!c->alone && !c->epoch_alone && c->epoch_two)
 		c->whole = other->id;
-	if (!c->alone || !other->ack || other->ack + BEHIND_MAX < log_last(c))
+	if (!c->alone || !other->ack)
+		return;
+	c->alone_closing = other->ack + BEHIND_MAX >= log_last(c);
+	if (other->ack < log_last(c))
 		return;
 	c->alone = false;
 	c->meta_dirty = true;

@@ -93,6 +93,7 @@ struct core {
 	uint64_t alone_serial; /* the write after which the mark counts ... */
 	bool alone_due;        /* ... which has not come back */
 	bool alone_begin;      /* it has: begin a round */
+	bool alone_closing;    /* the other one has nearly all: nothing more is taken until it has */
 	bool rival;            /* the other one says that it is alone as well */
 	uint32_t whole;        /* with whom, 0: not */
 	uint64_t itself;       /* counts the times without anybody else */

@@ -196,7 +196,7 @@ void log_lead(struct core *c, int64_t now)
 /* From the queue into the log and onto the bus. */
 static void lead_flush(struct core *c, int64_t now)
 {
-	while (!STAILQ_EMPTY(&c->queue) && c->entries_inflight < INFLIGHT_MAX && c->tail_n < CORE_UNCOMMITTED_MAX &&
+	while (!STAILQ_EMPTY(&c->queue) && !c->alone_closing && c->entries_inflight < INFLIGHT_MAX && c->tail_n < CORE_UNCOMMITTED_MAX &&
 	       c->tail_bytes < CORE_UNCOMMITTED_BYTES) {
 		size_t bytes = 0;
 

@@ -86,6 +86,7 @@ void round_begin(struct core *c, int64_t now, uint32_t round)
 	queue_clear(c);
 	sync_abort(c);
 	c->entries_inflight = 0;
+	c->alone_closing = false;
 	c->propose_inflight = false;
 	c->inflight_ns = 0;
 	for (size_t i = 0; i < c->n_peers; i++) {

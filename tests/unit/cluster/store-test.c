@@ -435,7 +435,7 @@ static void a_file_of_a_newer_release_is_refused(void **state)
 	assert_int_equal(sqlite3_exec(db, "UPDATE replica_meta SET format = 3", NULL, NULL, NULL), SQLITE_OK);
 	sqlite3_close(db);
 	assert_int_equal(try_open(&b, 0, &e), -1);
-	assert_non_null(strstr(e.text, "format 2"));
+	assert_non_null(strstr(e.text, "format 3"));
 	end(&b);
 }
 
