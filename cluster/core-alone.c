@@ -7,21 +7,22 @@
  * Alone is a mark on a member's disk: from now on my log is the cluster's. With it one promise and one acknowledgement
  * are enough, its own. A member takes it only if
  *
- *   - it is whole: since its process started it has applied an entry of an epoch that both counted as two hosts and that
- *     nobody led alone, and the other one's SYNC of that round said that it counts two and is not alone;
+ *   - it is whole: since its process started it has applied an entry of an epoch that both counted as two hosts and
+ * that nobody led alone, and the other one's SYNC of that round said that it counts two and is not alone;
  *   - the other one is proven dead, at a moment since which (and since some time before which) nobody else was in its
  *     views and nothing of anybody else was heard (core_dead());
  *   - its disk vouches and works, corosync calls it quorate, and the list of hosts is not about to change.
  *
- * Why not both. Say both have the mark. A's process lived from when it was whole until it took the mark, so the proof of
- * its death, which B needs, came after; and the other way round. And why nothing is lost: what both had acknowledged is
- * on A's disk, because nothing commits in an epoch of both without A; what A acknowledges alone cannot be missed by B,
- * because B's process that was whole is dead, and no other one of it is whole before an epoch of both, which is A's log.
+ * Why not both. Say both have the mark. A's process lived from when it was whole until it took the mark, so the proof
+ * of its death, which B needs, came after; and the other way round. And why nothing is lost: what both had acknowledged
+ * is on A's disk, because nothing commits in an epoch of both without A; what A acknowledges alone cannot be missed by
+ * B, because B's process that was whole is dead, and no other one of it is whole before an epoch of both, which is A's
+ * log.
  *
- * B, back, is led by A whatever its own log says, and what it acknowledges commits nothing; it only tells how far it is.
- * When it has all but a few entries, A takes no more until it has these as well, and takes its mark away: at that moment
- * both disks have all that was acknowledged. A's next promise is written after that or with it, so an
- * epoch of both never begins while the mark is on the disk.
+ * B, back, is led by A whatever its own log says, and what it acknowledges commits nothing; it only tells how far it
+ * is. When it has all but a few entries, A takes no more until it has these as well, and takes its mark away: at that
+ * moment both disks have all that was acknowledged. A's next promise is written after that or with it, so an epoch of
+ * both never begins while the mark is on the disk.
  */
 #include "cluster/core-int.h"
 
@@ -83,9 +84,9 @@ void core_dead(struct core *c, uint32_t node, uint64_t by_itself)
 /* Has the cluster other hosts than these two, or will it have when what is in the log is applied? */
 static bool hosts_change(const struct core *c)
 {
-	if (c->io->hosts && c->io->hosts(c->arg) != 2)
+	if (!c->io->hosts || !c->io->hosts_change || c->io->hosts(c->arg) != 2)
 		return true;
-	for (uint64_t i = c->applied + 1; c->io->hosts_change && i <= log_last(c); i++)
+	for (uint64_t i = c->applied + 1; i <= log_last(c); i++)
 		if (c->io->hosts_change(c->arg, log_entry(c, i)))
 			return true;
 	return false;

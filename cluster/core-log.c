@@ -196,8 +196,8 @@ void log_lead(struct core *c, int64_t now)
 /* From the queue into the log and onto the bus. */
 static void lead_flush(struct core *c, int64_t now)
 {
-	while (!STAILQ_EMPTY(&c->queue) && !c->alone_closing && c->entries_inflight < INFLIGHT_MAX && c->tail_n < CORE_UNCOMMITTED_MAX &&
-	       c->tail_bytes < CORE_UNCOMMITTED_BYTES) {
+	while (!STAILQ_EMPTY(&c->queue) && !c->alone_closing && c->entries_inflight < INFLIGHT_MAX &&
+	       c->tail_n < CORE_UNCOMMITTED_MAX && c->tail_bytes < CORE_UNCOMMITTED_BYTES) {
 		size_t bytes = 0;
 
 		entries_begin(c, 0, log_last(c));
@@ -385,11 +385,12 @@ static void ack_flush(struct core *c)
 
 	if (upto > c->matched)
 		upto = c->matched;
-	if (upto <= c->acked || (c->learner && !c->epoch_alone) || (c->phase != PHASE_LEADING && c->phase != PHASE_FOLLOWING) ||
-	    log_epoch_of(c, upto) != c->epoch)
+	if (upto <= c->acked || (c->learner && !c->epoch_alone) ||
+	    (c->phase != PHASE_LEADING && c->phase != PHASE_FOLLOWING) || log_epoch_of(c, upto) != c->epoch)
 		return;
 	c->acked = m.index = upto;
-	if (upto > c->commit || c->epoch_alone) /* otherwise others have made the majority; the next one says this too */
+	if (upto > c->commit ||
+	    c->epoch_alone) /* otherwise others have made the majority; the next one says this too */
 		core_send_msg(c, &m);
 }
 

@@ -277,7 +277,8 @@ static void on_promise(struct core *c, int64_t now, uint32_t from, const struct 
 {
 	struct peer *p = peer_get(c, from);
 
-	if (!p || m->to != c->o.self || (c->alone && from != c->o.self) || c->phase != PHASE_SYNCING || !c->claimed || m->epoch != c->claim_epoch)
+	if (!p || m->to != c->o.self || (c->alone && from != c->o.self) || c->phase != PHASE_SYNCING || !c->claimed ||
+	    m->epoch != c->claim_epoch)
 		return;
 	if (m->flags & MSG_DOUBTED)
 		sync_diverged(c, now);

@@ -173,8 +173,8 @@ struct core_io {
 	void (*refused)(void *arg, void *user, enum core_refusal why, uint32_t version);
 	/* An alarm begins (@on) or ends; told once. */
 	void (*alarm)(void *arg, enum core_alarm what, uint32_t node, bool on);
-	/* Both for going on alone; NULL: the list of hosts never changes. How many hosts has the cluster by the state as
-	 * it is applied, and does @e change that? */
+	/* Both for going on alone, which nobody does without them. How many hosts has the cluster by the state as it is
+	 * applied, and does @e change that? */
 	unsigned (*hosts)(void *arg);
 	bool (*hosts_change)(void *arg, const struct entry *e);
 };
@@ -245,7 +245,8 @@ void core_fetch_written(struct core *c, int64_t now, uint64_t upto);
 /* @disk NULL: it was no good. */
 void core_fetch_installed(struct core *c, int64_t now, const struct core_disk *disk);
 /* The other one of two, @node, was dead at some moment after the time that core_status.by_itself names began: its
- * process of that moment is gone. Without effect once that time is over. What counts as a proof is in docs/cluster.md. */
+ * process of that moment is gone. Without effect once that time is over. What counts as a proof is in docs/cluster.md.
+ */
 void core_dead(struct core *c, uint32_t node, uint64_t by_itself);
 void core_tick(struct core *c, int64_t now);
 void core_flush(struct core *c, int64_t now);

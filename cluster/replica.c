@@ -174,9 +174,10 @@ static char *alarm_text(const struct replica *r, enum core_alarm what)
 				 "join",
 				 r->alarm_node[what]);
 	case CORE_ALARM_ALONE:
-		return xasprintf("this host and node %u both went on alone: there are two logs, and nothing is written. "
-				 "Decide whose is right and remove the state of the other one, with its daemon ended",
-				 r->alarm_node[what]);
+		return xasprintf(
+			"this host and node %u both went on alone: there are two logs, and nothing is written. "
+			"Decide whose is right and remove the state of the other one, with its daemon ended",
+			r->alarm_node[what]);
 	case CORE_ALARM_VERSION:
 	case CORE_ALARM_MAX:
 		break;

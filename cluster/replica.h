@@ -78,8 +78,8 @@ void replica_dead(struct replica *r, uint32_t node, uint64_t by_itself);
 /* {state, quorate, expected, needed, members[], leader, epoch, index, digest, age_ms, alarms[], pending}. members and
  * leader are ids of nodes (leader 0: none); digest is a chain over all commands and answers up to index: two members
  * with the same index have the same. alone: true while
- * this host goes on without the other one of two, else missing. age_ms: how old what this host knows may be; missing while it has never been in
- * sync. New reference. */
+ * this host goes on without the other one of two, else missing. age_ms: how old what this host knows may be; missing
+ * while it has never been in sync. New reference. */
 json_t *replica_status(struct replica *r);
 
 /* Quorate and caught up: proposals are taken. */

@@ -10,7 +10,8 @@
 #include "base/mem.h"
 
 #define FORMAT 1
-#define FORMAT_ALONE 2 /* the same, of a member that goes on alone: a release that does not know that must not open it */
+#define FORMAT_ALONE                                                                                                   \
+	2 /* the same, of a member that goes on alone: a release that does not know that must not open it */
 #define BUSY_MS 10000
 #define TRIM_EVERY 1024U
 

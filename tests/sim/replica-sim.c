@@ -49,10 +49,13 @@ static int break_rule(struct sim_options *o, const char *rule)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"seed", required_argument, NULL, 's'},    {"count", required_argument, NULL, 'c'},
-		{"seconds", required_argument, NULL, 'l'}, {"trace", no_argument, NULL, 't'},
-		{"two", no_argument, NULL, '2'},           {"break", required_argument, NULL, 'b'},   {0}};
+	static const struct option options[] = {{"seed", required_argument, NULL, 's'},
+						{"count", required_argument, NULL, 'c'},
+						{"seconds", required_argument, NULL, 'l'},
+						{"trace", no_argument, NULL, 't'},
+						{"two", no_argument, NULL, '2'},
+						{"break", required_argument, NULL, 'b'},
+						{0}};
 	struct sim_options o = {.seed = 1, .length_ns = 20 * NS_PER_S};
 	uint64_t count = 1, events = 0, acks = 0, alarms = 0, alones = 0, shots = 0;
 	int opt;

@@ -455,6 +455,19 @@ static void io_alarm(void *arg, enum core_alarm what, uint32_t node, bool on)
 		sim->digest_alarms++;
 }
 
+static unsigned io_hosts(void *arg)
+{
+	(void)arg;
+	return sim->configured;
+}
+
+static bool io_hosts_change(void *arg, const struct entry *e)
+{
+	(void)arg;
+	(void)e;
+	return false; /* the simulated clusters grow without a command */
+}
+
 const struct core_io sim_io = {
 	.send = io_send,
 	.write = io_write,
@@ -468,4 +481,6 @@ const struct core_io sim_io = {
 	.fetch_drop = io_fetch_drop,
 	.refused = io_refused,
 	.alarm = io_alarm,
+	.hosts = io_hosts,
+	.hosts_change = io_hosts_change,
 };

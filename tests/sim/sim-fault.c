@@ -177,8 +177,8 @@ static void on_shot(struct sim_event *ev)
 	if (!n->alive || n->life != ev->b)
 		return;
 	core_status(n->core, &s);
-	sim_at((int64_t)sim_below(sim_chance(5000) ? 200 * NS_PER_MS : 4 * NS_PER_S), on_told, n, victim->id, s.by_itself,
-	       NULL);
+	sim_at((int64_t)sim_below(sim_chance(5000) ? 200 * NS_PER_MS : 4 * NS_PER_S), on_told, n, victim->id,
+	       s.by_itself, NULL);
 }
 
 static void on_duel(struct sim_event *ev)

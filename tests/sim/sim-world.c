@@ -63,7 +63,9 @@ static void trace_members(void)
 			  id, n->alive ? "up" : "down", s.state, s.leader, (unsigned long)s.epoch,
 			  (unsigned long)s.applied, (unsigned long)s.commit, (unsigned long)s.last, s.pending,
 			  s.fetching ? ", fetching" : "", n->disk.learner ? ", learner" : "",
-			  n->disk.alone ? ", alone" : n->disk.diverged ? ", diverged" : "");
+			  n->disk.alone      ? ", alone"
+			  : n->disk.diverged ? ", diverged"
+					     : "");
 	}
 }
 
@@ -282,8 +284,7 @@ static bool all_quiet(void)
 			return false;
 		core_status(n->core, &s);
 		if (s.state != CORE_SYNCED || s.pending || s.applied != s.last || n->disk.learner || n->disk.diverged ||
-		    n->disk.alone ||
-		    n->disk.applied != s.applied || (first && first->applied != s.applied))
+		    n->disk.alone || n->disk.applied != s.applied || (first && first->applied != s.applied))
 			return false;
 		if (sim->corrupted && first && (first->state != n->disk.state || first->chain != n->disk.chain))
 			return false; /* the next check will show it */

@@ -37,6 +37,8 @@ struct member {
 	int refused;
 	enum core_refusal why;
 	bool alarms[CORE_ALARM_MAX];
+	unsigned hosts;    /* by the state */
+	bool hosts_change; /* a command of the log changes them */
 	int fetches;
 };
 
@@ -115,7 +117,19 @@ static void io_alarm(void *arg, enum core_alarm what, uint32_t node, bool on)
 	((struct member *)arg)->alarms[what] = on;
 }
 
-static const struct core_io io = {.send = io_send,
+static unsigned io_hosts(void *arg)
+{
+	return ((struct member *)arg)->hosts;
+}
+
+static bool io_hosts_change(void *arg, const struct entry *e)
+{
+	return ((struct member *)arg)->hosts_change && e->kind == ENTRY_COMMAND;
+}
+
+static const struct core_io io = {.hosts = io_hosts,
+				  .hosts_change = io_hosts_change,
+				  .send = io_send,
 				  .write = io_write,
 				  .read = io_read,
 				  .snapshot_make = io_nothing,
@@ -134,6 +148,7 @@ static void begin(struct member *x, const struct core_disk *disk)
 
 	memset(x, 0, sizeof(*x));
 	x->now = NS_PER_S;
+	x->hosts = 2;
 	x->core = core_new(&o, disk);
 }
 
@@ -517,6 +532,132 @@ static void a_leader_whose_disk_is_full_steps_down(void **state)
 	end(&x);
 }
 
+/* ---- one of two ---- */
+
+/* Host 1 leads epoch 5 of both, and its first entry is applied. @flags: what it says of itself. */
+static void whole_with_host_1(struct member *x, uint8_t flags)
+{
+	struct entry *e = entry_of(5, ENTRY_EPOCH);
+
+	begin(x, &fresh);
+	view(x, 1, 2, 2);
+	hear(x, 1, (struct msg){.type = MSG_SYNC, .flags = flags, .ring = {1, 1}, .round = 1, .last_index = 1}, NULL);
+	hear(x, 1, (struct msg){.type = MSG_ENTRIES, .flags = flags, .epoch = 5}, e);
+	disk_done(x);
+	hear(x, 1,
+	     (struct msg){
+		     .type = MSG_ENTRIES, .flags = flags, .epoch = 5, .last_index = 1, .last_epoch = 5, .commit = 1},
+	     NULL);
+	disk_done(x);
+	entry_unref(e);
+}
+
+/* Nobody else is here, and the third party has given its vote. The number for a proof. */
+static uint64_t by_itself(struct member *x, uint64_t seq)
+{
+	struct bus_view v = {
+		.ring = {2, seq}, .members = {SELF}, .n = 1, .expected = 2, .needed = 2, .service_quorate = true};
+	struct core_status s;
+
+	forget_sent(x);
+	core_view(x->core, x->now, &v);
+	flush(x);
+	core_status(x->core, &s);
+	return s.by_itself;
+}
+
+static void dead(struct member *x, uint64_t number)
+{
+	core_dead(x->core, 1, number);
+	flush(x);
+}
+
+static void one_of_two_goes_on_alone_once_its_disk_says_so(void **state)
+{
+	struct core_status s;
+	struct member x;
+
+	(void)state;
+	whole_with_host_1(&x, MSG_TWO);
+	core_status(x.core, &s);
+	assert_int_equal(s.whole, 1);
+	dead(&x, by_itself(&x, 2));
+	assert_true(x.written.alone);
+	core_status(x.core, &s);
+	assert_false(s.alone);
+	assert_null(said(&x, MSG_CLAIM));
+	for (int i = 0; i < 8; i++) {
+		disk_done(&x);
+		echo(&x);
+	}
+	core_status(x.core, &s);
+	assert_true(s.alone && s.leading && core_writable(x.core));
+	assert_int_equal(propose(&x, 1), 0);
+	end(&x);
+}
+
+/* Whatever is missing, the mark is not taken. */
+static void without_each_of_its_grounds_nobody_goes_on_alone(void **state)
+{
+	struct entry *e = entry_of(5, ENTRY_COMMAND);
+	struct member x;
+	uint64_t number;
+
+	(void)state;
+	whole_with_host_1(&x, MSG_TWO); /* no proof */
+	by_itself(&x, 2);
+	assert_false(x.written.alone);
+	number = by_itself(&x, 3); /* one of before the other one was here again */
+	view(&x, 4, 2, 2);
+	by_itself(&x, 5);
+	dead(&x, number);
+	assert_false(x.written.alone);
+	end(&x);
+	whole_with_host_1(&x, 0); /* the other one does not count two hosts */
+	dead(&x, by_itself(&x, 2));
+	assert_false(x.written.alone);
+	end(&x);
+	whole_with_host_1(&x, MSG_TWO | MSG_ALONE); /* or is alone */
+	dead(&x, by_itself(&x, 2));
+	assert_false(x.written.alone);
+	end(&x);
+	whole_with_host_1(&x, MSG_TWO); /* the state has a third host that corosync does not know yet */
+	x.hosts = 3;
+	dead(&x, by_itself(&x, 2));
+	assert_false(x.written.alone);
+	end(&x);
+	whole_with_host_1(&x, MSG_TWO); /* the log brings one */
+	hear(&x, 1, (struct msg){.type = MSG_ENTRIES, .epoch = 5, .last_index = 1, .last_epoch = 5}, e);
+	x.hosts_change = true;
+	dead(&x, by_itself(&x, 2));
+	assert_false(x.written.alone);
+	end(&x);
+	begin(&x, &fresh); /* its process is a new one */
+	dead(&x, by_itself(&x, 2));
+	assert_false(x.written.alone);
+	end(&x);
+	entry_unref(e);
+}
+
+static void two_that_are_alone_refuse_each_other(void **state)
+{
+	struct core_disk disk = {.history = HISTORY, .alone = true};
+	struct member x;
+
+	(void)state;
+	begin(&x, &disk);
+	by_itself(&x, 1);
+	for (int i = 0; i < 8; i++) {
+		echo(&x);
+		disk_done(&x);
+	}
+	assert_true(core_writable(x.core)); /* a restart asks nobody */
+	hear(&x, 1, (struct msg){.type = MSG_CLAIM, .flags = MSG_ALONE, .ring = {2, 1}, .round = 1, .epoch = 9}, NULL);
+	assert_true(x.alarms[CORE_ALARM_ALONE]);
+	assert_false(core_writable(x.core));
+	end(&x);
+}
+
 static void bytes_that_are_no_message_change_nothing(void **state)
 {
 	struct member x;
@@ -546,6 +687,9 @@ int main(void)
 		cmocka_unit_test(a_member_of_another_cluster_is_left_out_by_name),
 		cmocka_unit_test(a_digest_that_a_majority_contradicts_makes_a_member_fetch_the_state),
 		cmocka_unit_test(a_leader_whose_disk_is_full_steps_down),
+		cmocka_unit_test(one_of_two_goes_on_alone_once_its_disk_says_so),
+		cmocka_unit_test(without_each_of_its_grounds_nobody_goes_on_alone),
+		cmocka_unit_test(two_that_are_alone_refuse_each_other),
 		cmocka_unit_test(bytes_that_are_no_message_change_nothing),
 	};
 

@@ -217,7 +217,7 @@ static void put_key(struct box *b, uint64_t i)
 
 static void what_was_written_is_there_after_a_restart(void **state)
 {
-	struct core_write promise = {.meta = true, .promised = 9, .promised_to = 2, .history = HISTORY};
+	struct core_write promise = {.meta = true, .promised = 9, .promised_to = 2, .history = HISTORY, .alone = true};
 	struct entry *list[3];
 	struct box b;
 
@@ -238,6 +238,7 @@ static void what_was_written_is_there_after_a_restart(void **state)
 	open_box(&b);
 	assert_int_equal(b.disk.promised, 9);
 	assert_int_equal(b.disk.promised_to, 2);
+	assert_true(b.disk.alone);
 	assert_int_equal(b.disk.applied, 2);
 	assert_int_equal(b.disk.applied_epoch, 3);
 	assert_int_equal(b.disk.n, 1);
