@@ -212,6 +212,9 @@ static void install_durable(struct sim_node *n)
 
 	d->log = NULL;
 	sim_disk_copy(d, sim->snapshots[n->fetch]);
+	if (old.diverged && old.first + old.n - 1 > n->lost_upto)
+		n->lost_upto =
+			old.first + old.n - 1; /* a rotten state is a lost one, with what is behind it in the log */
 	d->promised = old.promised;
 	d->promised_to = old.promised_to;
 	d->learner = true;
