@@ -69,9 +69,9 @@ void replica_say(struct replica *r, const void *data, size_t size);
 struct sqlite3 *replica_db(struct replica *r);
 
 /* One of two hosts can go on alone once the other one is proven dead. Read replica_by_itself() first: it names the time
- * since which nobody else is here (0: somebody is, there is nothing to prove). Then see the other host's daemon dead, and
- * say so with that number; one whose time is over has no effect. Its power read as off is a proof. That its guests are
- * gone is none, as its daemon may live: an expired lease, or a pill that has ended guests only. */
+ * since which nobody else is here (0: somebody is, there is nothing to prove). Then see the other host's daemon dead,
+ * and say so with that number; one whose time is over has no effect. Its power read as off is a proof. That its guests
+ * are gone is none, as its daemon may live: an expired lease, or a pill that has ended guests only. */
 uint64_t replica_by_itself(const struct replica *r);
 void replica_dead(struct replica *r, uint32_t node, uint64_t by_itself);
 
