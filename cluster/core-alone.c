@@ -140,6 +140,7 @@ static void together(struct core *c, int64_t now)
 {
 	const struct peer *other;
 
+	c->alone_closing = false; /* also when the other one's disk has failed meanwhile */
 	if ((c->phase != PHASE_LEADING && c->phase != PHASE_FOLLOWING) || !c->synced || !(other = other_here(c)))
 		return;
 	if (!c->alone && !c->epoch_alone && c->epoch_two)
