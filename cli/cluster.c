@@ -24,6 +24,7 @@ static const struct view_column status_view[] = {
 	{"expected", "expected", VIEW_TEXT},
 	{"needed", "needed", VIEW_TEXT},
 	{"manager", "manager", VIEW_TEXT},
+	{"goes on alone", "alone", VIEW_TEXT},
 	{"age of this view", "age_ms", VIEW_MS},
 	{"alarms", "alarms", VIEW_LIST},
 	{"host failures it bears", "ha.bears", VIEW_TEXT},
@@ -49,6 +50,14 @@ static void tell_bears(struct cli *c, const json_t *cluster)
 			(long long)bears, (long long)wish, why ? ": " : "", safe);
 }
 
+static void tell_alone(struct cli *c, const json_t *cluster)
+{
+	if (json_is_true(json_object_get(cluster, "alone")))
+		fprintf(c->io->err,
+			"warning: this host goes on without the other one of two: what is written now is on its "
+			"disk alone until that one is back, or is removed (godwit node remove)\n");
+}
+
 static int status_run(struct cli *c, struct err *e)
 {
 	json_t *answer = NULL;
@@ -56,8 +65,10 @@ static int status_run(struct cli *c, struct err *e)
 
 	if (r == 0)
 		r = run_answer(c, answer, e);
-	if (r == 0 && !c->json)
+	if (r == 0 && !c->json) {
+		tell_alone(c, answer);
 		tell_bears(c, answer);
+	}
 	json_decref(answer);
 	return r;
 }

@@ -23,6 +23,10 @@
  * is. When it has all but a few entries, A takes no more until it has these as well, and takes its mark away: at that
  * moment both disks have all that was acknowledged. A's next promise is written after that or with it, so an epoch of
  * both never begins while the mark is on the disk.
+ *
+ * Meanwhile nobody joins: B and a third one were a majority of three without A's log. B may be removed: no later
+ * process of B is whole before an epoch of both, so B alone can do nothing; and A is then the only host there is,
+ * which needs no mark.
  */
 #include "cluster/core-int.h"
 
@@ -92,13 +96,21 @@ static bool hosts_change(const struct core *c)
 	return false;
 }
 
-static bool may_mark(const struct core *c)
+bool alone_may(const struct core *c)
 {
-	bool proven = c->o.break_proof || (c->dead && (c->dead == c->whole || c->o.break_whole));
+	return c->has_view && !c->alone && (c->whole || c->o.break_whole) && c->view.expected == 2 && c->view.n == 1 &&
+	       c->view.members[0] == c->o.self && c->view.service_quorate && !c->failed && !c->learner &&
+	       !c->diverged && !c->fetching && c->history && !hosts_change(c);
+}
 
-	return c->has_view && !c->alone && proven && (c->whole || c->o.break_whole) && c->view.expected == 2 &&
-	       c->view.n == 1 && c->view.members[0] == c->o.self && c->view.service_quorate && !c->failed &&
-	       !c->learner && !c->diverged && !c->fetching && c->history && !hosts_change(c);
+static bool proven(const struct core *c)
+{
+	return c->o.break_proof || (c->dead && (c->dead == c->whole || c->o.break_whole));
+}
+
+bool alone_takes(const struct core *c, const struct entry *e)
+{
+	return !c->alone || !c->io->hosts_change || c->io->hosts_change(c->arg, e) <= 0;
 }
 
 static void mark(struct core *c)
@@ -135,6 +147,20 @@ static const struct peer *other_here(const struct core *c)
 	return c->view.expected == 2 ? other : NULL;
 }
 
+static void unmark(struct core *c, int64_t now)
+{
+	c->alone = false;
+	c->meta_dirty = true;
+	round_begin(c, now, c->round + 1);
+}
+
+/* The other one was removed: there is nobody left to be alone without. */
+static bool only_host(const struct core *c)
+{
+	return c->alone && !c->alone_due && c->has_view && c->view.expected == 1 && c->io->hosts &&
+	       c->io->hosts(c->arg) == 1 && c->applied == log_last(c);
+}
+
 /* Begin to be whole, or take the mark away. */
 static void together(struct core *c, int64_t now)
 {
@@ -148,11 +174,8 @@ static void together(struct core *c, int64_t now)
 	if (!c->alone || !other->ack)
 		return;
 	c->alone_closing = other->ack + BEHIND_MAX >= log_last(c);
-	if (other->ack < log_last(c))
-		return;
-	c->alone = false;
-	c->meta_dirty = true;
-	round_begin(c, now, c->round + 1);
+	if (other->ack >= log_last(c))
+		unmark(c, now);
 }
 
 void alone_flush(struct core *c, int64_t now)
@@ -161,8 +184,10 @@ void alone_flush(struct core *c, int64_t now)
 		c->alone_begin = false;
 		round_begin(c, now, c->round + 1);
 	}
-	if (may_mark(c))
+	if (proven(c) && alone_may(c))
 		mark(c);
+	else if (only_host(c))
+		unmark(c, now);
 	else
 		together(c, now);
 }

@@ -192,6 +192,8 @@ uint8_t alone_flags(const struct core *c); /* of every message */
 bool alone_quorate(const struct core *c);  /* may this member take part in rounds? */
 void alone_view(struct core *c, bool two_changed);
 bool alone_heard(struct core *c, int64_t now, uint32_t from, const struct msg *m); /* false: not to be heard */
+bool alone_may(const struct core *c);                                              /* would a proof do? */
+bool alone_takes(const struct core *c, const struct entry *e); /* false: not while this member is alone */
 void alone_written(struct core *c, uint64_t serial);
 void alone_flush(struct core *c, int64_t now);
 

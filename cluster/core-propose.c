@@ -10,6 +10,10 @@
 #define QUEUE_MAX (CORE_PENDING_MAX * 4) /* entries that a leader keeps for others */
 #define QUEUE_BYTES (128U << 20)
 
+/* Versions in MSG_REFUSE that are none. */
+#define REFUSE_BUSY 0
+#define REFUSE_ALONE UINT32_MAX
+
 /* ---- the leader's queue ---- */
 
 void queue_push(struct core *c, struct entry *e)
@@ -45,7 +49,7 @@ static uint32_t lowest_version(const struct core *c)
 	return lowest;
 }
 
-/* @version 0: there is no room. */
+/* @version: the newest one that all know, or a word for another reason. */
 static void refuse_send(struct core *c, uint32_t to, uint64_t seq, uint32_t version)
 {
 	struct msg m = {.type = MSG_REFUSE, .to = to, .epoch = c->epoch, .seq = seq, .version = version};
@@ -65,13 +69,15 @@ void propose_on_propose(struct core *c, uint32_t from, struct msg *m)
 	if (c->phase != PHASE_LEADING || m->epoch != c->epoch)
 		return; /* a proposal of another epoch must never be taken: its fate is already decided */
 	while ((e = msg_next(m))) {
+		bool takes = alone_takes(c, e);
+
 		e->node = from;
-		if (e->kind == ENTRY_COMMAND && e->version <= lowest && c->queue_n < QUEUE_MAX &&
+		if (e->kind == ENTRY_COMMAND && e->version <= lowest && takes && c->queue_n < QUEUE_MAX &&
 		    c->queue_bytes < QUEUE_BYTES) {
 			queue_push(c, e);
 			continue;
 		}
-		refuse_send(c, from, e->seq, e->version > lowest ? lowest : 0);
+		refuse_send(c, from, e->seq, e->version > lowest ? lowest : takes ? REFUSE_BUSY : REFUSE_ALONE);
 		entry_unref(e);
 	}
 }
@@ -175,12 +181,21 @@ static void propose_send(struct core *c, int64_t now)
 
 void propose_flush(struct core *c, int64_t now)
 {
+	struct pending *p;
+
 	if (!c->synced || TAILQ_EMPTY(&c->unsent))
 		return;
-	if (c->phase == PHASE_LEADING)
-		while (!TAILQ_EMPTY(&c->unsent))
-			queue_push(c, pending_sent(c, TAILQ_FIRST(&c->unsent)));
-	else if (c->phase == PHASE_FOLLOWING && !c->propose_inflight)
+	while (c->phase == PHASE_LEADING && (p = TAILQ_FIRST(&c->unsent))) {
+		struct entry *e = pending_sent(c, p);
+
+		if (alone_takes(c, e)) {
+			queue_push(c, e);
+		} else {
+			entry_unref(e);
+			pending_refuse(c, p, CORE_REFUSED_ALONE, 0);
+		}
+	}
+	if (c->phase == PHASE_FOLLOWING && !c->propose_inflight)
 		propose_send(c, now);
 }
 
@@ -190,7 +205,11 @@ void propose_on_refuse(struct core *c, const struct msg *m)
 
 	if (m->to != c->o.self || !p || p->seq != m->seq || p->unsent || p->epoch != m->epoch)
 		return;
-	pending_refuse(c, p, m->version ? CORE_REFUSED_VERSION : CORE_REFUSED_BUSY, m->version);
+	pending_refuse(c, p,
+		       m->version == REFUSE_ALONE  ? CORE_REFUSED_ALONE
+		       : m->version == REFUSE_BUSY ? CORE_REFUSED_BUSY
+						   : CORE_REFUSED_VERSION,
+		       m->version);
 }
 
 /* An entry of this epoch is applied: what was sent in an older one and has not gone by was never taken and never will

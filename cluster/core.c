@@ -536,7 +536,7 @@ const char *core_state_name(enum core_state state)
 void core_status(const struct core *c, struct core_status *ret)
 {
 	*ret = (struct core_status){.state = state_of(c),
-				    .quorate = c->has_view && c->view.quorate,
+				    .quorate = c->has_view && alone_quorate(c),
 				    .leading = c->phase == PHASE_LEADING,
 				    .leader = c->leader,
 				    .epoch = c->epoch,
@@ -547,7 +547,7 @@ void core_status(const struct core *c, struct core_status *ret)
 				    .commit = c->commit,
 				    .history = c->history,
 				    .expected = c->view.expected,
-				    .needed = c->view.expected / 2 + 1,
+				    .needed = majority(c),
 				    .lowest_version = c->o.version,
 				    .fresh_ns = c->fresh_ns,
 				    .fetching = c->fetching,
@@ -555,6 +555,7 @@ void core_status(const struct core *c, struct core_status *ret)
 				    .fetch_size = c->fetch_size,
 				    .pending = c->pending_n,
 				    .alone = c->alone && !c->alone_due,
+				    .may_alone = alone_may(c),
 				    .whole = c->whole,
 				    .by_itself = c->view.n == 1 && c->view.members[0] == c->o.self ? c->itself : 0};
 	for (size_t i = 0; i < c->n_peers; i++) {

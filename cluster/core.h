@@ -139,6 +139,7 @@ enum core_refusal {
 	CORE_REFUSED_BUSY,    /* too many are waiting */
 	CORE_REFUSED_VERSION, /* some member does not know this version of the command */
 	CORE_REFUSED_LOST,    /* this host was away so long that nobody remembers whether it was applied */
+	CORE_REFUSED_ALONE,   /* one of two goes on alone: nobody joins before the other one is back or is removed */
 	CORE_REFUSED_MAX
 };
 
@@ -174,9 +175,9 @@ struct core_io {
 	/* An alarm begins (@on) or ends; told once. */
 	void (*alarm)(void *arg, enum core_alarm what, uint32_t node, bool on);
 	/* Both for going on alone, which nobody does without them. How many hosts has the cluster by the state as it is
-	 * applied, and does @e change that? */
+	 * applied, and does @e make them more (1) or fewer (-1)? */
 	unsigned (*hosts)(void *arg);
-	bool (*hosts_change)(void *arg, const struct entry *e);
+	int (*hosts_change)(void *arg, const struct entry *e);
 };
 
 struct core_options {
@@ -217,7 +218,8 @@ struct core_status {
 	uint64_t fetched, fetch_size;
 	size_t pending;
 	bool alone;         /* goes on alone, and its disk says so */
-	uint32_t whole;     /* one of two: with whom, 0 while it could not go on alone even with a proof */
+	bool may_alone;     /* one of two: would go on alone if the other one were proven dead now */
+	uint32_t whole;     /* one of two: with whom it has been in step since its process started, 0: with nobody */
 	uint64_t by_itself; /* names the time since which nobody else was here or was heard, 0: somebody is */
 	struct core_peer_status peers[BUS_NODES_MAX];
 	size_t n_peers;

@@ -28,6 +28,12 @@ struct machine {
 
 	/* A SHA-256 of all replicated tables. */
 	int (*digest)(struct sqlite3 *db, uint8_t out[32], struct err *e);
+
+	/* How many hosts the cluster has by the tables (0: they cannot be read), and whether @command makes them more
+	 * (1), fewer (-1) or neither (0). In the loop's thread, @db read-only. Both may be NULL: then no host of two
+	 * ever goes on alone. */
+	unsigned (*hosts)(struct sqlite3 *db);
+	int (*hosts_change)(const json_t *command);
 };
 
 #endif

@@ -31,6 +31,7 @@ struct facts {
 	uint32_t state, leader;
 	uint32_t views;  /* told by the bus so far */
 	uint32_t alarms; /* bits */
+	uint32_t alone;
 };
 
 struct poll {
@@ -119,13 +120,27 @@ static void io_fetch_drop(void *arg)
 	store_fetch_drop(((struct replica *)arg)->store);
 }
 
+/* What one of two that cannot write may hope for. */
+static const char *alone_words(const struct replica *r)
+{
+	if (r->view.expected != 2 || !replica_by_itself(r))
+		return "";
+	if (replica_may_alone(r))
+		return "; this host goes on alone once the other one's power is seen to be off, or somebody says that "
+		       "it is (godwit node confirm-dead)";
+	if (!r->view.service_quorate)
+		return "; bring the other one back: corosync has no quorum here";
+	return "; bring the other one back: this host has not been in step with it since its daemon started, so it "
+	       "cannot go on alone";
+}
+
 static int refusal_text(const struct replica *r, enum core_refusal why, uint32_t version, struct err *e)
 {
 	switch (why) {
 	case CORE_REFUSED_NO_QUORUM:
 		return err_set(e, ERR_UNAVAILABLE,
-			       "no quorum: %zu of %u hosts are here and %u are needed; nothing was changed", r->view.n,
-			       r->view.expected, r->view.needed);
+			       "no quorum: %zu of %u hosts are here and %u are needed; nothing was changed%s",
+			       r->view.n, r->view.expected, r->view.needed, alone_words(r));
 	case CORE_REFUSED_NOT_SYNCED:
 		return err_set(e, ERR_UNAVAILABLE,
 			       "this host has not caught up with the others yet; nothing was changed, try again");
@@ -142,6 +157,10 @@ static int refusal_text(const struct replica *r, enum core_refusal why, uint32_t
 			"some host knows commands up to version %u only; nothing was changed: bring all hosts to "
 			"the same release",
 			version);
+	case CORE_REFUSED_ALONE:
+		return err_set(e, ERR_CONFLICT,
+			       "the cluster goes on with one of its two hosts: nobody can join before the other one "
+			       "is back, or is removed; nothing was changed");
 	case CORE_REFUSED_LOST:
 	case CORE_REFUSED_MAX:
 		break;
@@ -201,6 +220,28 @@ static void io_alarm(void *arg, enum core_alarm what, uint32_t node, bool on)
 		log_info("event=alarm-over alarm=%s", names[what]);
 }
 
+static unsigned io_hosts(void *arg)
+{
+	struct replica *r = arg;
+
+	return r->o.machine->hosts ? r->o.machine->hosts(store_db(r->store)) : 0;
+}
+
+/* What cannot be read is taken for the worst. */
+static int io_hosts_change(void *arg, const struct entry *e)
+{
+	struct replica *r = arg;
+	json_t *command;
+	int change;
+
+	if (e->kind != ENTRY_COMMAND)
+		return 0;
+	command = json_loadb((const char *)e->data, e->size, 0, NULL);
+	change = command && r->o.machine->hosts_change ? r->o.machine->hosts_change(command) : 1;
+	json_decref(command);
+	return change;
+}
+
 static const struct core_io core_io = {.send = io_send,
 				       .write = io_write,
 				       .read = io_read,
@@ -212,7 +253,9 @@ static const struct core_io core_io = {.send = io_send,
 				       .fetch_install = io_fetch_install,
 				       .fetch_drop = io_fetch_drop,
 				       .refused = io_refused,
-				       .alarm = io_alarm};
+				       .alarm = io_alarm,
+				       .hosts = io_hosts,
+				       .hosts_change = io_hosts_change};
 
 /* ---- what the bus tells ---- */
 
@@ -387,6 +430,7 @@ static struct facts facts_now(const struct replica *r)
 	f.epoch = s.epoch;
 	f.state = s.state;
 	f.leader = s.leader;
+	f.alone = s.alone;
 	for (unsigned i = 0; i < CORE_ALARM_MAX; i++)
 		f.alarms |= r->alarms[i] ? 1U << i : 0;
 	return f;
@@ -401,6 +445,12 @@ static void changes_tell(struct replica *r)
 	if (now.state != r->facts.state || now.leader != r->facts.leader)
 		log_info("event=replica state=%s leader=%u epoch=%" PRIu64 " index=%" PRIu64,
 			 core_state_name((enum core_state)now.state), now.leader, now.epoch, r->index);
+	if (now.alone && !r->facts.alone)
+		log_warning(
+			"event=alone text=\"this host goes on without the other one of two: what is written now is on "
+			"its disk alone until that one is back\"");
+	else if (r->facts.alone && !now.alone)
+		log_info("event=alone-over text=\"what was written is on both disks again\"");
 	r->facts = now;
 	if (r->o.changed)
 		r->o.changed(r->o.arg);
@@ -493,6 +543,24 @@ uint64_t replica_by_itself(const struct replica *r)
 	if (r->core)
 		core_status(r->core, &s);
 	return s.by_itself;
+}
+
+bool replica_may_alone(const struct replica *r)
+{
+	struct core_status s = {0};
+
+	if (r->core)
+		core_status(r->core, &s);
+	return s.may_alone;
+}
+
+bool replica_alone(const struct replica *r)
+{
+	struct core_status s = {0};
+
+	if (r->core)
+		core_status(r->core, &s);
+	return s.alone;
 }
 
 void replica_dead(struct replica *r, uint32_t node, uint64_t by_itself)

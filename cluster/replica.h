@@ -75,6 +75,11 @@ struct sqlite3 *replica_db(struct replica *r);
 uint64_t replica_by_itself(const struct replica *r);
 void replica_dead(struct replica *r, uint32_t node, uint64_t by_itself);
 
+/* Would a proof have this host go on alone? Not when it has not been in step with the other one since its daemon
+ * started, when corosync has no quorum here, or when it is alone already. And does it go on alone? */
+bool replica_may_alone(const struct replica *r);
+bool replica_alone(const struct replica *r);
+
 /* {state, quorate, expected, needed, members[], leader, epoch, index, digest, age_ms, alarms[], pending}. members and
  * leader are ids of nodes (leader 0: none); digest is a chain over all commands and answers up to index: two members
  * with the same index have the same. alone: true while

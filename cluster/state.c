@@ -244,7 +244,27 @@ static int state_apply(sqlite3 *db, uint64_t index, const json_t *command, json_
 	return 0;
 }
 
+/* ---- hosts ---- */
+
+static unsigned state_hosts(sqlite3 *db)
+{
+	json_t *nodes = state_node_list(db, NULL);
+	unsigned n = (unsigned)json_array_size(nodes);
+
+	json_decref(nodes);
+	return n;
+}
+
+static int state_hosts_change(const json_t *command)
+{
+	const char *op = json_string_value(json_object_get(command, "op"));
+
+	return !op ? 0 : !strcmp(op, "node.join") ? 1 : !strcmp(op, "node.remove") ? -1 : 0;
+}
+
 const struct machine state_machine = {
+	.hosts = state_hosts,
+	.hosts_change = state_hosts_change,
 	.version = STATE_COMMAND_VERSION,
 	.schema = state_schema,
 	.apply = state_apply,

@@ -19,6 +19,8 @@
 #define TEST_LIMIT (50 * NS_PER_S) /* of all calls of one test; a client waits for a minute */
 #define HISTORY_DEFAULT 20
 #define HISTORY_MOST 1000
+#define ALONE_LOOK (50 * NS_PER_MS)
+#define ALONE_LOOKS 200U /* ten seconds: a disk that slow does not go on */
 
 /* ---- reading ---- */
 
@@ -248,6 +250,16 @@ static void answer_dead(struct api_write *w, const json_t *result)
 	api_reply(w, 200, json_copy((json_t *)result));
 }
 
+static void on_lost(struct api_write *w, const json_t *result);
+
+static void confirm_lost(struct api_write *w)
+{
+	api_propose(w, "node.lost", "lost",
+		    json_pack("{s:s, s:o}", "node", w->object, "reason",
+			      json_sprintf("%s says that it is dead", http_call_identity(w->call)->name)),
+		    on_lost);
+}
+
 static void on_lost(struct api_write *w, const json_t *result)
 {
 	struct err e = ERR_INIT;
@@ -266,6 +278,37 @@ static void on_lost(struct api_write *w, const json_t *result)
 		    answer_dead);
 }
 
+/* One of two hosts cannot write that the other one is dead before it goes on alone, and that it does by the same word.
+ */
+struct aloneness {
+	struct api_write *w;
+	struct loop_timer *look;
+	unsigned looks;
+};
+
+static void on_alone(void *arg)
+{
+	struct aloneness *a = arg;
+
+	if (!replica_synced(a->w->d->replica) && ++a->looks < ALONE_LOOKS)
+		return;
+	confirm_lost(a->w); /* refused with the reason if it does not go on */
+	loop_timer_free(a->look);
+	free(a);
+}
+
+static void go_alone(struct api_write *w, uint32_t node)
+{
+	struct replica *r = w->d->replica;
+	struct aloneness *a = xcalloc(1, sizeof(*a));
+
+	log_warning("event=alone node=%s by=\"%s\" text=\"somebody says that it is off: this host goes on without it\"",
+		    w->object, http_call_identity(w->call)->name);
+	replica_dead(r, node, replica_by_itself(r));
+	a->w = w;
+	a->look = loop_timer_add(w->d->loop, ALONE_LOOK, ALONE_LOOK, on_alone, a);
+}
+
 static void on_confirm_dead(struct daemon *d, struct http_call *call)
 {
 	const char *node = http_call_param(call, "name");
@@ -279,11 +322,10 @@ static void on_confirm_dead(struct daemon *d, struct http_call *call)
 		api_reply(w, 200,
 			  json_pack("{s:s, s:s, s:O}", "node", node, "life", "fenced", "number",
 				    json_object_get(row, "fencing")));
+	else if (!replica_synced(d->replica) && replica_may_alone(d->replica))
+		go_alone(w, (uint32_t)json_integer_value(json_object_get(row, "id")));
 	else
-		api_propose(w, "node.lost", "lost",
-			    json_pack("{s:s, s:o}", "node", node, "reason",
-				      json_sprintf("%s says that it is dead", http_call_identity(call)->name)),
-			    on_lost);
+		confirm_lost(w);
 	json_decref(row);
 }
 

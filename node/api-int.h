@@ -18,7 +18,7 @@ struct api {
 	unsigned measuring; /* forecasts that are being made */
 	/* Is a node a member now? The replica's answer; tests on one host have their own. */
 	bool (*present)(const void *replica, uint32_t node);
-	struct metric *index, *age, *synced, *leads, *members, *vms, *migrations, *tasks;
+	struct metric *index, *age, *synced, *leads, *alone, *members, *vms, *migrations, *tasks;
 	struct metric *ha_bears, *ha_wish, *ha_waiting;
 };
 

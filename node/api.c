@@ -508,6 +508,7 @@ static void collect(void *arg)
 	metric_set(metric_with(a->age, NULL), json_number_value(json_object_get(status, "age_ms")) / 1000);
 	metric_set(metric_with(a->synced, NULL), replica_synced(d->replica));
 	metric_set(metric_with(a->leads, NULL), replica_leads(d->replica));
+	metric_set(metric_with(a->alone, NULL), replica_alone(d->replica));
 	metric_set(metric_with(a->members, NULL), (double)json_array_size(json_object_get(status, "members")));
 	json_decref(status);
 	count_by_status(d);
@@ -522,6 +523,7 @@ static void metrics_make(struct api *a, struct metrics *m)
 	a->age = metrics_gauge(m, "godwit_state_age_seconds", "How old this host's copy of the state is", "");
 	a->synced = metrics_gauge(m, "godwit_state_synced", "1: in the quorate part, and caught up", "");
 	a->leads = metrics_gauge(m, "godwit_state_leads", "1: this host leads the log", "");
+	a->alone = metrics_gauge(m, "godwit_state_alone", "1: goes on without the other one of two hosts", "");
 	a->members = metrics_gauge(m, "godwit_members", "Hosts that this one sees, itself included", "");
 	a->vms = metrics_gauge(m, "godwit_vms", "Guests of the cluster by what their owner has reported", "status");
 	a->migrations = metrics_gauge(m, "godwit_migrations_active", "Migrations that have not ended", "");

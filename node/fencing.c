@@ -14,6 +14,11 @@
  * A host that comes back before there is a proof says node.alive itself, and the race ends. All that is known is in the
  * state; so a new manager goes on with the same fencing, and asks the power devices and the host again, which does no
  * harm: whoever was told to die by one acknowledges that to all.
+ *
+ * One of two hosts can write nothing without the other one, so there the order is another (docs/cluster.md, "How one of
+ * two goes on alone"): first the other one's power is switched off and seen to be off, by what this host knows of the
+ * state; then the log goes on alone; then follows the above, with that as its proof. Only a host that would go on alone
+ * shoots. Of two that are cut off from each other both would: the device's delay decides whose shot comes first.
  */
 #include "node/fencing.h"
 
@@ -48,12 +53,19 @@ struct power_case {
 	int64_t asked_ns; /* a command was proposed: not again before ASK_AGAIN later */
 	int64_t power_ns; /* the next try of its power */
 	bool no_power;
+	bool keep_off; /* somebody wants it off, which could not be written yet */
 	struct power_job *job;
 	enum power_action action;
 	fencing_done_fn *done; /* of a request */
 	void *arg;
 	struct disks_request *pill;
-	int64_t pill_ns;            /* the next one */
+	int64_t pill_ns; /* the next one */
+	uint64_t itself; /* replica_by_itself() when the job began */
+	struct {
+		uint64_t itself; /* likewise, when one of two was seen to be off; 0: it was not */
+		unsigned level;
+		char *text;
+	} off;
 	char told[DISKS_LIFE_TEXT]; /* the life that it names */
 	enum disk_result said;      /* what came of the last one, as a step tells it; DISK_RESULT_MAX: none so far */
 };
@@ -105,6 +117,7 @@ static void case_free(struct power_case *c)
 {
 	power_free(c->job);
 	disks_pill_cancel(c->pill);
+	free(c->off.text);
 	free(c->node);
 	free(c);
 }
@@ -178,15 +191,36 @@ static void proof(struct power_case *c, const char *kind, unsigned level, const 
 
 /* ---- power ---- */
 
+/* The moment at which it is known to be off: with a reboot it is on again at the end. One of two hosts goes on alone by
+ * that, if nothing was heard of the other one since before the agent was asked. */
+static void seen_off(struct power_case *c, unsigned level, const char *text)
+{
+	struct replica *r = c->f->d->replica;
+	json_t *row;
+
+	proof(c, "power", level, NULL, text);
+	if (!c->itself || c->itself != replica_by_itself(r) || !(row = state_node_get(replica_db(r), c->node, NULL)))
+		return;
+	c->off.itself = c->itself;
+	c->off.level = level;
+	free(c->off.text);
+	c->off.text = xstrdup(text);
+	if (replica_may_alone(r)) {
+		log_warning("event=alone node=%s text=\"it was seen to be off: this host goes on without it\"",
+			    c->node);
+		replica_dead(r, id_of(row), c->itself);
+	}
+	json_decref(row);
+}
+
 static void on_power_event(void *arg, const struct power_event *event)
 {
 	struct power_case *c = arg;
 
 	if (event->device && strcmp(event->action, "delay") != 0)
 		step(c, "power", event->device, event->level, power_result_names[event->result], event->text);
-	/* The moment at which it is known to be off: with a reboot it is on again at the end. */
 	if (!event->device && !strcmp(event->action, "off") && event->result == POWER_CONFIRMED)
-		proof(c, "power", event->level, NULL, event->text);
+		seen_off(c, event->level, event->text);
 }
 
 static void on_power_end(void *arg, const struct power_end *end)
@@ -199,7 +233,7 @@ static void on_power_end(void *arg, const struct power_end *end)
 	power_free(steal_ptr(c->job));
 	c->power_ns = clock_now_ns() + POWER_AGAIN;
 	if (c->action == POWER_OFF && end->result == POWER_CONFIRMED)
-		proof(c, "power", end->level, NULL, end->text);
+		seen_off(c, end->level, end->text);
 	c->done = NULL;
 	if (done)
 		done(c->arg, end);
@@ -251,6 +285,7 @@ static int power_begin(struct power_case *c, enum power_action action, struct er
 	if (!plan)
 		return -1;
 	c->action = action;
+	c->itself = replica_by_itself(d->replica);
 	c->job = power_start(d->loop, plan, &spec);
 	return 0;
 }
@@ -355,6 +390,17 @@ static bool put_aside(struct fencing *f, const char *node)
 	return true;
 }
 
+static void keep_off(struct power_case *c)
+{
+	struct daemon *d = c->f->d;
+
+	if (!c->keep_off || !replica_synced(d->replica))
+		return;
+	daemon_propose(d, "node.aside", NULL,
+		       json_pack("{s:s, s:s}", "node", c->node, "reason", "somebody has switched it off"), NULL, NULL);
+	c->keep_off = false;
+}
+
 /* Is it time to say that a host which is not a member is lost? The sentence why, or NULL. */
 static const char *lost_why(struct fencing *f, const json_t *row)
 {
@@ -400,7 +446,10 @@ static void race(struct fencing *f, const json_t *row)
 		c->said = DISK_RESULT_MAX;
 		c->asked_ns = c->power_ns = c->pill_ns = 0;
 		c->no_power = false;
-		aside |= put_aside(f, node); /* the log has it a moment later */
+		aside |= c->keep_off || put_aside(f, node); /* the log has it a moment later */
+		keep_off(c);
+		if (c->off.itself && c->off.itself == replica_by_itself(f->d->replica))
+			proof(c, "power", c->off.level, NULL, c->off.text);
 	}
 	race_disk(c, row);
 	race_power(c, aside);
@@ -438,6 +487,52 @@ static void forget_removed(struct fencing *f, const json_t *nodes)
 	}
 }
 
+/* ---- one of two ---- */
+
+static void alone_race(struct fencing *f, const json_t *row)
+{
+	struct power_case *c = case_find(f, text_of(row, "name"), true);
+	struct err e = ERR_INIT;
+
+	if (c->job || clock_now_ns() < c->power_ns)
+		return;
+	/* Off: what becomes of it is for the log, as soon as that goes on. */
+	if (power_begin(c, POWER_OFF, &e) == 0) {
+		log_warning(
+			"event=fence node=%s text=\"the other one of two hosts is gone: its power is being switched "
+			"off, and this host goes on alone once it is seen to be off\"",
+			c->node);
+		return;
+	}
+	if (!c->no_power)
+		log_warning("event=fence node=%s text=\"the other one of two hosts is gone, and nothing can be written "
+			    "before it is proven dead; its power cannot be switched: %s; if it is off, say so (godwit "
+			    "node confirm-dead %s)\"",
+			    c->node, e.text, c->node);
+	c->no_power = true;
+	c->power_ns = clock_now_ns() + POWER_AGAIN;
+}
+
+/* Is this host one of two that cannot write, with nobody else here? */
+static bool alone_look(struct fencing *f)
+{
+	struct replica *r = f->d->replica;
+	json_t *nodes, *row;
+	size_t i;
+
+	if (!r || !f->d->lease || !replica_by_itself(r) || !host_lease_goes_on(f->d->lease))
+		return false;
+	loop_timer_set(f->poll, POLL);
+	if (!replica_may_alone(r))
+		return true; /* it has its proof, and the log will go on in a moment; or none would help */
+	nodes = state_node_list(replica_db(r), NULL);
+	json_array_foreach (nodes, i, row)
+		if (strcmp(text_of(row, "name"), f->d->identity.node) != 0 && lost_why(f, row))
+			alone_race(f, row);
+	json_decref(nodes);
+	return true;
+}
+
 static bool leads(const struct fencing *f)
 {
 	return f->d->replica && replica_synced(f->d->replica) && replica_leads(f->d->replica);
@@ -449,6 +544,8 @@ void fencing_look(struct fencing *f)
 	size_t i;
 
 	loop_timer_set(f->poll, -1);
+	if (!leads(f) && alone_look(f))
+		return;
 	if (!leads(f) || !f->d->lease) {
 		for (struct power_case *c = f->cases, *next; c; c = next) {
 			next = c->next;
@@ -493,7 +590,8 @@ int fencing_request(struct fencing *f, const char *node, enum power_action actio
 			       "node %s: a host cannot switch itself off and see that it is off; ask another host",
 			       node);
 	}
-	if (action != POWER_ON && replica_member(f->d->replica, id) && host_lease_spare(f->d->lease) < 1) {
+	if (action != POWER_ON && replica_member(f->d->replica, id) && host_lease_spare(f->d->lease) < 1 &&
+	    !host_lease_goes_on(f->d->lease)) {
 		json_decref(row);
 		return err_set(e, ERR_CONFLICT,
 			       "node %s: without it the hosts that are left have no quorum, and all guests would end; "
@@ -517,10 +615,8 @@ int fencing_request(struct fencing *f, const char *node, enum power_action actio
 	}
 	c->done = done;
 	c->arg = arg;
-	if (action == POWER_OFF) /* or it would be switched on again */
-		daemon_propose(f->d, "node.aside", NULL,
-			       json_pack("{s:s, s:s}", "node", node, "reason", "somebody has switched it off"), NULL,
-			       NULL);
+	c->keep_off = action == POWER_OFF; /* or it would be switched on again */
+	keep_off(c);
 	return 0;
 }
 

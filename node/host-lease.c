@@ -679,6 +679,11 @@ unsigned host_lease_spare(const struct host_lease *h)
 	return h->view.n > h->view.needed ? (unsigned)(h->view.n - h->view.needed) : 0;
 }
 
+bool host_lease_goes_on(const struct host_lease *h)
+{
+	return h->nodes == NODES_ALONE && h->view.service_quorate;
+}
+
 const struct timing *host_lease_timing(const struct host_lease *h)
 {
 	return &h->timing;

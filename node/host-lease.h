@@ -63,6 +63,9 @@ bool host_lease_seen(const struct host_lease *h, uint32_t node); /* it has been 
 bool host_lease_all_here(const struct host_lease *h);
 unsigned host_lease_spare(const struct host_lease *h);
 
+/* Whether it is one of two, whose guests go on without the other one. */
+bool host_lease_goes_on(const struct host_lease *h);
+
 /* The times that this host goes by. Borrowed. */
 const struct timing *host_lease_timing(const struct host_lease *h);
 

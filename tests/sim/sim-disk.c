@@ -464,11 +464,11 @@ static unsigned io_hosts(void *arg)
 	return sim->configured;
 }
 
-static bool io_hosts_change(void *arg, const struct entry *e)
+static int io_hosts_change(void *arg, const struct entry *e)
 {
 	(void)arg;
 	(void)e;
-	return false; /* the simulated clusters grow without a command */
+	return 0; /* the simulated clusters grow without a command */
 }
 
 const struct core_io sim_io = {

@@ -37,8 +37,8 @@ struct member {
 	int refused;
 	enum core_refusal why;
 	bool alarms[CORE_ALARM_MAX];
-	unsigned hosts;    /* by the state */
-	bool hosts_change; /* a command of the log changes them */
+	unsigned hosts;   /* by the state */
+	int hosts_change; /* what each command makes of them */
 	int fetches;
 };
 
@@ -122,9 +122,9 @@ static unsigned io_hosts(void *arg)
 	return ((struct member *)arg)->hosts;
 }
 
-static bool io_hosts_change(void *arg, const struct entry *e)
+static int io_hosts_change(void *arg, const struct entry *e)
 {
-	return ((struct member *)arg)->hosts_change && e->kind == ENTRY_COMMAND;
+	return e->kind == ENTRY_COMMAND ? ((struct member *)arg)->hosts_change : 0;
 }
 
 static const struct core_io io = {.hosts = io_hosts,
@@ -628,7 +628,7 @@ static void without_each_of_its_grounds_nobody_goes_on_alone(void **state)
 	end(&x);
 	whole_with_host_1(&x, MSG_TWO); /* the log brings one */
 	hear(&x, 1, (struct msg){.type = MSG_ENTRIES, .epoch = 5, .last_index = 1, .last_epoch = 5}, e);
-	x.hosts_change = true;
+	x.hosts_change = 1;
 	dead(&x, by_itself(&x, 2));
 	assert_false(x.written.alone);
 	end(&x);
@@ -637,6 +637,66 @@ static void without_each_of_its_grounds_nobody_goes_on_alone(void **state)
 	assert_false(x.written.alone);
 	end(&x);
 	entry_unref(e);
+}
+
+/* Its mark is on the disk, and it leads. */
+static void alone(struct member *x)
+{
+	whole_with_host_1(x, MSG_TWO);
+	dead(x, by_itself(x, 2));
+	for (int i = 0; i < 8; i++) {
+		disk_done(x);
+		echo(x);
+	}
+	assert_true(core_writable(x->core));
+}
+
+static void while_one_of_two_is_alone_nobody_joins(void **state)
+{
+	struct entry *e = entry_of(0, ENTRY_COMMAND);
+	struct core_status s;
+	struct member x;
+
+	(void)state;
+	alone(&x);
+	core_status(x.core, &s);
+	x.hosts_change = 1;
+	assert_int_equal(propose(&x, 1), 0);
+	assert_int_equal(x.refused, 1);
+	assert_int_equal(x.why, CORE_REFUSED_ALONE);
+	hear(&x, 1, (struct msg){.type = MSG_PROPOSE, .epoch = s.epoch}, e);
+	assert_non_null(said(&x, MSG_REFUSE));
+	assert_int_equal(said(&x, MSG_REFUSE)->to, 1);
+	x.hosts_change = -1; /* the other one may be removed */
+	forget_sent(&x);
+	assert_int_equal(propose(&x, 1), 0);
+	assert_int_equal(x.refused, 1);
+	assert_non_null(said(&x, MSG_ENTRIES));
+	end(&x);
+	entry_unref(e);
+}
+
+static void one_whose_other_was_removed_is_alone_no_more(void **state)
+{
+	struct core_status s;
+	struct member x;
+
+	(void)state;
+	alone(&x);
+	view(&x, 3, 1, 1); /* corosync knows it before the state does */
+	disk_done(&x);
+	core_status(x.core, &s);
+	assert_true(s.alone);
+	x.hosts = 1;
+	for (int i = 0; i < 8; i++) {
+		disk_done(&x);
+		echo(&x);
+	}
+	core_status(x.core, &s);
+	assert_false(s.alone);
+	assert_false(x.written.alone);
+	assert_true(core_writable(x.core));
+	end(&x);
 }
 
 static void two_that_are_alone_refuse_each_other(void **state)
@@ -689,6 +749,8 @@ int main(void)
 		cmocka_unit_test(a_leader_whose_disk_is_full_steps_down),
 		cmocka_unit_test(one_of_two_goes_on_alone_once_its_disk_says_so),
 		cmocka_unit_test(without_each_of_its_grounds_nobody_goes_on_alone),
+		cmocka_unit_test(while_one_of_two_is_alone_nobody_joins),
+		cmocka_unit_test(one_whose_other_was_removed_is_alone_no_more),
 		cmocka_unit_test(two_that_are_alone_refuse_each_other),
 		cmocka_unit_test(bytes_that_are_no_message_change_nothing),
 	};
