@@ -278,6 +278,17 @@ static void on_lost(struct api_write *w, const json_t *result)
 		    answer_dead);
 }
 
+/* The state may say so already. */
+static void confirm(struct api_write *w, const json_t *row)
+{
+	if (strcmp(api_text(row, "life"), "fenced") != 0)
+		confirm_lost(w);
+	else
+		api_reply(w, 200,
+			  json_pack("{s:s, s:s, s:O}", "node", w->object, "life", "fenced", "number",
+				    json_object_get(row, "fencing")));
+}
+
 /* One of two hosts cannot write that the other one is dead before it goes on alone, and that it does by the same word.
  */
 struct aloneness {
@@ -289,10 +300,14 @@ struct aloneness {
 static void on_alone(void *arg)
 {
 	struct aloneness *a = arg;
+	struct replica *r = a->w->d->replica;
+	json_t *row;
 
-	if (!replica_synced(a->w->d->replica) && ++a->looks < ALONE_LOOKS)
+	if (!replica_synced(r) && ++a->looks < ALONE_LOOKS)
 		return;
-	confirm_lost(a->w); /* refused with the reason if it does not go on */
+	row = replica_synced(r) ? state_node_get(replica_db(r), a->w->object, NULL) : NULL;
+	confirm(a->w, row); /* refused with the reason if it does not go on */
+	json_decref(row);
 	loop_timer_free(a->look);
 	free(a);
 }
@@ -318,14 +333,10 @@ static void on_confirm_dead(struct daemon *d, struct http_call *call)
 
 	if (!row || dead_check(d, node, row, &e) < 0)
 		api_reply_err(w, &e);
-	else if (!strcmp(api_text(row, "life"), "fenced"))
-		api_reply(w, 200,
-			  json_pack("{s:s, s:s, s:O}", "node", node, "life", "fenced", "number",
-				    json_object_get(row, "fencing")));
 	else if (!replica_synced(d->replica) && replica_may_alone(d->replica))
-		go_alone(w, (uint32_t)json_integer_value(json_object_get(row, "id")));
+		go_alone(w, (uint32_t)json_integer_value(json_object_get(row, "id"))); /* whatever the state says */
 	else
-		confirm_lost(w);
+		confirm(w, row);
 	json_decref(row);
 }
 
