@@ -10,6 +10,7 @@
 
 #define FAULTS_BEGIN_MS 2500
 #define FAULTS_END_MS 10500
+#define FAULTS_END_TWO_MS 15000
 
 const char *const power_action_names[POWER_ACTION_MAX] = {"off", "on", "reboot"};
 const char *const power_result_names[POWER_RESULT_MAX] = {"confirmed", "failed", "unknown"};
@@ -80,7 +81,9 @@ static void on_gives_up(struct event *ev)
 {
 	struct power_job *j = job_of(ev);
 
-	if (j)
+	if (j && ha->o.broken == BREAK_FAILED)
+		job_end(j, POWER_CONFIRMED, "the device did not do it");
+	else if (j)
 		job_end(j, ev->value ? POWER_UNKNOWN : POWER_FAILED, "the device did not do it");
 }
 
@@ -91,7 +94,7 @@ static void on_off(struct event *ev)
 	enum device_mode mode = (enum device_mode)(ev->value / 8);
 	struct power_job *j = job_of(ev);
 
-	if (mode == DEVICE_OK || (mode == DEVICE_HANGS && ha_chance(300)))
+	if (mode == DEVICE_OK || mode == DEVICE_SLOW || (mode == DEVICE_HANGS && ha_chance(300)))
 		ha_power_off(target, "is switched off by its fence device");
 	if (mode == DEVICE_LIES && target->power) {
 		ha_trace(target, "its fence device lies");
@@ -101,17 +104,36 @@ static void on_off(struct event *ev)
 		return;
 	if (mode == DEVICE_OK || mode == DEVICE_LIES)
 		job_in(j, ha_between(20, 500), on_is_off, true);
+	else if (mode == DEVICE_SLOW)
+		job_in(j, ha_between(500, 20000), on_is_off, true);
 	else
 		job_in(j, mode == DEVICE_HANGS ? 60 * NS_PER_S : ha_between(100, 3000), on_gives_up, true)->value =
 			mode == DEVICE_HANGS;
+}
+
+static void shoot(struct power_job *j)
+{
+	enum device_mode mode = ha->device[j->target];
+
+	/* A board that has its power from the host answers no more. */
+	if (mode == DEVICE_DIES)
+		mode = ha->hosts[j->target].power ? DEVICE_OK : DEVICE_FAILS;
+	job_in(j, ha_between(100, 2500), on_off, false)->value = j->target + 8 * mode;
+}
+
+/* After the device's delay. */
+static void on_shoot(struct event *ev)
+{
+	struct power_job *j = job_of(ev);
+
+	if (j)
+		shoot(j);
 }
 
 struct power_job *power_start(struct loop *loop, struct power_plan *plan, const struct power_spec *spec)
 {
 	const struct host *h = (void *)loop;
 	struct power_job *j = ha->jobs;
-	enum device_mode mode;
-	struct event *ev;
 
 	while (j->used)
 		j++;
@@ -122,12 +144,10 @@ struct power_job *power_start(struct loop *loop, struct power_plan *plan, const 
 		if (!strcmp(ha->hosts[i].name, ha_plan_node(plan)))
 			j->target = i;
 	power_plan_free(plan);
-	mode = ha->device[j->target];
-	/* A board that has its power from the host answers no more. */
-	if (mode == DEVICE_DIES)
-		mode = ha->hosts[j->target].power ? DEVICE_OK : DEVICE_FAILS;
-	ev = job_in(j, ha_between(100, 2500), on_off, false);
-	ev->value = j->target + 8 * mode;
+	if (ha->delay[j->target])
+		job_in(j, ha->delay[j->target], on_shoot, true);
+	else
+		shoot(j);
 	return j;
 }
 
@@ -304,13 +324,18 @@ static enum fault draw(void)
 
 void ha_faults_begin(void)
 {
-	unsigned n = 1 + ha_below(4);
+	unsigned n = 1 + ha_below(ha->o.two ? 6 : 4);
 
 	for (unsigned i = 0; i < n; i++)
-		ha_at(ha_between(FAULTS_BEGIN_MS, FAULTS_END_MS), on_fault, NULL, false)->k = draw();
+		ha_at(ha_between(FAULTS_BEGIN_MS, ha->o.two ? FAULTS_END_TWO_MS : FAULTS_END_MS), on_fault, NULL, false)
+			->k = draw();
 	for (unsigned i = 1; i <= ha->n_hosts; i++)
 		if (ha->device[i] != DEVICE_NONE && ha_chance(350))
 			ha->device[i] = (enum device_mode)(DEVICE_FAILS + (int)ha_below(4));
+	/* When the device of one of two lies no rule helps: it has two logs then. */
+	for (unsigned i = 1; i <= ha->n_hosts && ha->o.two; i++)
+		if (ha->device[i] == DEVICE_LIES)
+			ha->device[i] = DEVICE_SLOW;
 }
 
 /* ---- at the end ---- */
@@ -339,6 +364,7 @@ static void on_person(struct event *ev)
 	size_t i;
 
 	(void)ev;
+	ha_pair_person();
 	for (unsigned k = 1; k <= ha->n_hosts && !h; k++)
 		if (ha->hosts[k].up && ha->hosts[k].synced)
 			h = &ha->hosts[k];

@@ -28,8 +28,11 @@ static void on_timer(struct event *ev)
 {
 	struct loop_timer *t = &ha->timers[ev->k];
 
-	if (t->used && t->gen == ev->gen)
-		t->fn(t->arg);
+	if (!t->used || t->gen != ev->gen)
+		return;
+	if (t->repeat_ns)
+		loop_timer_set(t, t->repeat_ns);
+	t->fn(t->arg);
 }
 
 void loop_timer_set(struct loop_timer *t, int64_t after_ns)
@@ -52,9 +55,9 @@ struct loop_timer *loop_timer_add(struct loop *l, int64_t after_ns, int64_t repe
 
 	while (t->used)
 		t++;
-	if (repeat_ns || t >= &ha->timers[(size_t)(h->n + 1) * TIMERS_MAX])
+	if (t >= &ha->timers[(size_t)(h->n + 1) * TIMERS_MAX])
 		abort();
-	*t = (struct loop_timer){.used = true, .fn = fn, .arg = arg, .host = h->n};
+	*t = (struct loop_timer){.used = true, .repeat_ns = repeat_ns, .fn = fn, .arg = arg, .host = h->n};
 	loop_timer_set(t, after_ns);
 	return t;
 }
@@ -527,6 +530,7 @@ void ha_daemon_start(struct host *h)
 	h->d.api = &h->api;
 	h->api.d = &h->d;
 	h->api.present = is_present;
+	ha_pair_start(h);
 	ha_trace(h, "the daemon starts");
 	h->d.disks = disks_new(&h->d); /* no setting names any */
 	h->d.fencing = fencing_new(&h->d);
@@ -552,6 +556,7 @@ void ha_daemon_kill(struct host *h)
 	ha_manager_free(h->d.ha);
 	disks_free(h->d.disks);
 	h->d.lease = NULL;
+	ha_pair_stop(h);
 	ha->at = was;
 	h->up = h->connected = false;
 	h->life++;
@@ -604,7 +609,7 @@ void ha_boot(struct host *h)
 	h->skew_ns = 0;
 	h->skew_ns = NS_PER_S - ha_clock(h);
 	h->until_max = 0;
-	h->dog_open = h->connected = false;
+	h->dog_open = h->connected = h->met = false;
 	keeper_init(&h->keeper);
 	ha_trace(h, "boots");
 	ha_at(ha->now > NS_PER_S ? ha_between(200, 2000) : ha_between(0, 200), on_daemon, h, false);

@@ -30,8 +30,7 @@ bool ha_present(const struct host *h)
 	return h->power && h->up;
 }
 
-/* Does the token go round? */
-static bool turns(unsigned group)
+bool ha_turns(unsigned group)
 {
 	for (unsigned a = 1; a <= ha->n_hosts; a++)
 		for (unsigned b = a; b <= ha->n_hosts; b++)
@@ -52,7 +51,13 @@ static bool primary(const struct host *h)
 
 	for (unsigned i = 1; i <= ha->n_hosts; i++)
 		n += ha->group[i] == ha->group[h->n] && ha_present(&ha->hosts[i]);
-	return ha->group[h->n] && n >= needed();
+	return ha->group[h->n] && (n >= needed() || ha_pair_alone(h));
+}
+
+/* It may write, by what it knows. */
+static bool quorate(const struct host *h)
+{
+	return h->view.quorate || ha_pair_alone(h);
 }
 
 static void view_of(const struct host *h, struct bus_view *v)
@@ -81,6 +86,13 @@ static void on_sync(struct event *ev)
 	ha_look_soon(h);
 }
 
+void ha_sync_soon(struct host *h)
+{
+	h->synced = h->leads = false;
+	h->sync_to = SIZE_MAX;
+	ha_at(ha_between(10, 200), on_sync, h, true)->gen = h->view_ring;
+}
+
 static void on_view(struct event *ev)
 {
 	struct host *h = ev->h;
@@ -92,8 +104,9 @@ static void on_view(struct event *ev)
 	h->synced = h->leads = false;
 	h->sync_to = SIZE_MAX;
 	ha_view(h, v);
-	if (v->quorate)
-		ha_at(ha_between(10, 200), on_sync, h, true)->gen = h->view_ring;
+	ha_pair_viewed(h);
+	if (quorate(h))
+		ha_sync_soon(h);
 	ha_look_soon(h);
 	ha_log_wake();
 }
@@ -124,15 +137,18 @@ static void on_form(struct event *ev)
 	(void)ev;
 	groups_make(ha->group);
 	ha->ring++;
+	ha_pair_formed();
 	for (unsigned i = 1; i <= ha->n_hosts; i++) {
 		struct host *h = &ha->hosts[i];
 		struct bus_view *v;
+		int64_t later;
 
 		if (!ha_present(h) || !ha->group[i])
 			continue;
 		v = xcalloc(1, sizeof(*v));
 		view_of(h, v);
-		ha_at(ha_between(0, 30), on_view, h, true)->p = v;
+		later = ha_pair_view(h, v);
+		ha_at(ha_between(0, 30) + later, on_view, h, true)->p = v;
 	}
 }
 
@@ -152,7 +168,7 @@ void replica_say(struct replica *r, const void *data, size_t size)
 {
 	const struct host *h = (void *)r;
 
-	if (!turns(ha->group[h->n]))
+	if (!ha_turns(ha->group[h->n]))
 		return;
 	for (unsigned i = 1; i <= ha->n_hosts; i++) {
 		struct host *to = &ha->hosts[i];
@@ -197,27 +213,6 @@ bool replica_member(const struct replica *r, uint32_t node)
 	return false;
 }
 
-/* These worlds have three hosts or more: nobody goes on alone. */
-uint64_t replica_by_itself(const struct replica *r)
-{
-	(void)r;
-	return 0;
-}
-
-bool replica_may_alone(const struct replica *r)
-{
-	(void)r;
-	return false;
-}
-
-void replica_dead(struct replica *r, uint32_t node, uint64_t by_itself)
-{
-	(void)r;
-	(void)node;
-	(void)by_itself;
-	abort();
-}
-
 json_t *ha_command(const struct host *h, const char *op, json_t *args)
 {
 	char id[40], by[16];
@@ -247,7 +242,7 @@ json_t *ha_apply(struct host *h, size_t index, const json_t *command, struct err
 	return r < 0 ? NULL : result;
 }
 
-static void answer(struct host *h, const char *id, const json_t *result, const struct err *e)
+void ha_answer(struct host *h, const char *id, const json_t *result, const struct err *e)
 {
 	for (size_t i = 0; i < PENDING_MAX; i++) {
 		struct pending p = h->pending[i];
@@ -271,7 +266,7 @@ static void apply_next(struct host *h)
 	if (strcmp(op, "node.report") != 0)
 		ha_trace(h, "applied %zu %s: %s", h->applied, op, result ? "done" : e.text);
 	ha_check_applied(h, command, result);
-	answer(h, json_string_value(json_object_get(command, "id")), result, result ? NULL : &e);
+	ha_answer(h, json_string_value(json_object_get(command, "id")), result, result ? NULL : &e);
 	if (result && strcmp(op, "node.report") != 0)
 		ha_look_soon(h);
 	json_decref(result);
@@ -279,10 +274,11 @@ static void apply_next(struct host *h)
 
 static void synced_check(struct host *h)
 {
-	if (h->synced || !h->view.quorate || h->applied < h->sync_to || h->view_ring != h->view.ring.seq)
+	if (h->synced || !quorate(h) || h->applied < h->sync_to || h->view_ring != h->view.ring.seq)
 		return;
 	h->synced = true;
 	h->leads = h->view.members[h->view.ring.seq % h->view.n] == h->n;
+	ha_pair_synced(h);
 	ha_trace(h, "synced%s", h->leads ? ", leads" : "");
 	ha_agent_tell_all(h);
 	daemon_report(&h->d);
@@ -291,15 +287,16 @@ static void synced_check(struct host *h)
 
 static bool applies(const struct host *h)
 {
-	return ha_present(h) && h->viewed && h->view.quorate && primary(h) && h->view_ring == ha->ring;
+	return ha_present(h) && h->viewed && quorate(h) && primary(h) && h->view_ring == ha->ring;
 }
 
 static void on_apply(struct event *ev)
 {
 	struct host *h = ev->h;
+	size_t has = applies(h) ? ha_pair_has(h) : 0;
 
 	h->applying = false;
-	for (int i = 0; i < CATCH_UP && applies(h) && h->applied < ha->log_n; i++)
+	for (int i = 0; i < CATCH_UP && applies(h) && h->applied < has; i++)
 		apply_next(h);
 	if (applies(h))
 		synced_check(h);
@@ -326,7 +323,7 @@ static void on_append(struct event *ev)
 
 	if (!h->power || ev->value != h->boot) /* it was still in its queue */
 		return;
-	if (primary(h) && !turns(ha->group[h->n])) {
+	if ((primary(h) && (!ha_turns(ha->group[h->n]) || !ha_pair_takes(h))) || ha_pair_waits(h, ev->p)) {
 		char *text = steal_ptr(ev->p);
 		int64_t boot = ev->value;
 
@@ -338,9 +335,10 @@ static void on_append(struct event *ev)
 	command = json_loads(ev->p, 0, NULL);
 	if (primary(h) && ha->log_n < LOG_MAX) {
 		ha->log[ha->log_n++] = json_incref(command);
+		ha_pair_appended(h);
 		ha_log_wake();
 	} else {
-		answer(h, json_string_value(json_object_get(command, "id")), NULL, &gone);
+		ha_answer(h, json_string_value(json_object_get(command, "id")), NULL, &gone);
 	}
 	json_decref(command);
 }

@@ -22,7 +22,8 @@
 
 /*
  * What is real: node/host-lease.c, node/fencing.c and node/ha.c with all that they call (cluster/lease.c, cluster/ha.c,
- * node/place.c, ...), the state machine (one database for each host), fencing/keeper.c, node/agent-plan.c.
+ * node/place.c, ...), the state machine (one database for each host), fencing/keeper.c, node/agent-plan.c; of
+ * node/api-fence.c what follows when a person says that a host is dead.
  * What is faked: the loop, the ring and the ordered log (one list; hosts apply it late, each at its own pace; who is
  * not with a majority neither adds to it nor sees what is new), fence devices, the watchdog's hardware, godwit-vm and
  * QEMU, what node/agent.c and node/daemon.c do around it all, clocks.
@@ -47,12 +48,15 @@ enum ha_break {
 	BREAK_EMPTY,    /* a host that was confirmed dead is back without having looked whether it is empty */
 	BREAK_FROZEN,   /* a host whose daemon is stopped in order does not say so */
 	BREAK_LEASE,    /* nobody looks whether the lease is over */
+	BREAK_FAILED,   /* of two: a device that fails counts as one that says off */
+	BREAK_LATE,     /* of two: a proof counts although the other one was here again since */
+	BREAK_WHOLE,    /* of two: one goes on alone that was never in step with the other one */
 	BREAK_MAX
 };
 
 struct ha_options {
 	uint64_t seed;
-	bool trace;
+	bool trace, two; /* two: worlds of two hosts (ha-pair.c) */
 	enum ha_break broken;
 };
 
@@ -73,6 +77,7 @@ struct hguest {
 struct loop_timer {
 	bool used;
 	uint64_t gen;
+	int64_t repeat_ns;
 	loop_fn *fn;
 	void *arg;
 	unsigned host;
@@ -135,6 +140,19 @@ struct host {
 	size_t applied;
 	bool applying;
 	int64_t slow_until, busy_until; /* its log: slow to apply; takes no more proposals */
+	/* one of two */
+	bool met;                /* its corosync has seen the other one since it started */
+	bool whole, alone, due;  /* of its daemon. alone: its log is the cluster's; due: once the disk has that */
+	uint32_t dead;           /* who is proven dead */
+	uint64_t itself;         /* names the time since which nobody else is here */
+	uint32_t whole_life;     /* of the other one, when it was in step with it */
+	bool marked;             /* alone, on its disk */
+	int64_t disk_at;         /* when that is written */
+	unsigned writes;         /* of that, under way */
+	size_t have;             /* entries on its disk */
+	json_t *tail;            /* what it has, too, and nobody was told of */
+	struct api_write person; /* what somebody has asked it */
+	bool asked;
 	/* what was done to it that is outside of the promise */
 	bool lied;
 };
@@ -152,7 +170,7 @@ struct event {
 	void *p; /* given back with free() */
 };
 
-enum device_mode { DEVICE_NONE, DEVICE_OK, DEVICE_FAILS, DEVICE_HANGS, DEVICE_LIES, DEVICE_DIES };
+enum device_mode { DEVICE_NONE, DEVICE_OK, DEVICE_FAILS, DEVICE_HANGS, DEVICE_LIES, DEVICE_DIES, DEVICE_SLOW };
 
 struct ha_world {
 	struct ha_options o;
@@ -173,6 +191,9 @@ struct ha_world {
 	uint64_t ring;                          /* grows with each change of it */
 	bool ring_due;
 	enum device_mode device[HOSTS_MAX + 1];
+	int64_t delay[HOSTS_MAX + 1]; /* whoever shoots it waits so long */
+	bool votes;                   /* of two: a quorum device decides */
+	unsigned vote;                /* who has its vote */
 
 	json_t *log[LOG_MAX];
 	size_t log_n;
@@ -182,7 +203,7 @@ struct ha_world {
 	bool healing;
 	char failure[512];
 	uint64_t events, gens;
-	unsigned proofs[4], restarts, places, starts, bites, expiries, leases, aside, waits;
+	unsigned proofs[4], restarts, places, starts, bites, expiries, leases, aside, waits, alones;
 	int64_t rest_at;
 };
 
@@ -209,6 +230,25 @@ void ha_pending_drop(struct host *h);
 json_t *ha_apply(struct host *h, size_t index, const json_t *command, struct err *e);
 json_t *ha_command(const struct host *h, const char *op, json_t *args); /* takes @args; new reference */
 bool ha_present(const struct host *h);                                  /* its daemon is there for corosync */
+bool ha_turns(unsigned group);                                          /* does the token go round? */
+void ha_answer(struct host *h, const char *id, const json_t *result, const struct err *e);
+void ha_sync_soon(struct host *h); /* a round has begun */
+
+/* ha-pair.c: one of two hosts goes on alone, and is one of two again. Each does nothing where there are more. */
+void ha_pair_begin(void);
+void ha_pair_formed(void);                                      /* the ring */
+int64_t ha_pair_view(const struct host *h, struct bus_view *v); /* how much later it is told, ns */
+void ha_pair_viewed(struct host *h);
+bool ha_pair_alone(const struct host *h);                /* it writes the log by itself */
+bool ha_pair_takes(struct host *h);                      /* the log takes a command, by way of it */
+bool ha_pair_waits(struct host *h, const char *command); /* the log does not, but may later */
+void ha_pair_appended(struct host *h);
+size_t ha_pair_has(struct host *h);  /* entries that its disk has, after it was given some more */
+void ha_pair_synced(struct host *h); /* and has applied all of them */
+void ha_pair_start(struct host *h);
+void ha_pair_stop(struct host *h);
+void ha_pair_person(void);
+void ha_pair_end(void);
 
 /* ha-host.c: the machine, godwit-watchdog, the daemon */
 void ha_boot(struct host *h);

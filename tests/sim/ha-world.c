@@ -12,10 +12,12 @@
 #include "cluster/state.h"
 #include "tests/sim/ha-sim.h"
 
-#define FAULT_TIME (17 * NS_PER_S)  /* then everything heals */
+#define FAULT_TIME (17 * NS_PER_S) /* then everything heals */
+#define FAULT_TIME_TWO (21 * NS_PER_S)
 #define HEAL_LIMIT (150 * NS_PER_S) /* and must be at rest by then */
 #define WALL_MS 1700000000000LL
 #define SHAPES 4
+#define SHAPES_TWO 2 /* behind them */
 #define GUEST_MIB 1024
 #define HOST_MIB 512 /* that placement leaves to the host */
 
@@ -204,14 +206,12 @@ static const struct shape {
 	unsigned memory;  /* MiB of each host; a guest has GUEST_MIB */
 	bool devices;     /* fence devices */
 	unsigned dogless; /* hosts without a watchdog, from the last one on */
-} shapes[SHAPES] = {
-	{3, 3, 8192, true, 0},
-	{3, 3, 8192, false, 0},
-	{3, 5, 2700, true, 1},
-	{5, 5, 8192, false, 1},
+} shapes[SHAPES + SHAPES_TWO] = {
+	{3, 3, 8192, true, 0},  {3, 3, 8192, false, 0}, {3, 5, 2700, true, 1},
+	{5, 5, 8192, false, 1}, {2, 3, 8192, true, 0},  {2, 3, 8192, false, 1},
 };
 
-static sqlite3 *databases[SHAPES][HOSTS_MAX + 1];
+static sqlite3 *databases[SHAPES + SHAPES_TWO][HOSTS_MAX + 1];
 
 static void command_on_all(const struct shape *s, sqlite3 **db, const char *op, json_t *args)
 {
@@ -287,7 +287,10 @@ static void begin(void)
 {
 	const struct shape *s;
 
-	ha->shape = ha_below(2 * SHAPES - 1) / 2; /* the largest costs most */
+	if (ha->o.two)
+		ha->shape = SHAPES + ha_chance(150);
+	else
+		ha->shape = ha_below(2 * SHAPES - 1) / 2; /* the largest costs most */
 	s = &shapes[ha->shape];
 	ha->n_hosts = s->hosts;
 	ha->n_guests = s->guests;
@@ -313,6 +316,7 @@ static void begin(void)
 		ha->device[i] = s->devices ? DEVICE_OK : DEVICE_NONE;
 	}
 	ha_faults_begin();
+	ha_pair_begin();
 }
 
 static void end(void)
@@ -325,6 +329,7 @@ static void end(void)
 		script(h->db, "ROLLBACK TO seed; RELEASE seed");
 	}
 	ha->at = NULL;
+	ha_pair_end();
 	while (ha->heap_n)
 		free(heap_pop().p);
 	free(ha->heap);
@@ -357,20 +362,22 @@ static void event_run(void)
 
 bool ha_run(struct ha_world *w, const struct ha_options *o)
 {
+	int64_t faults = o->two ? FAULT_TIME_TWO : FAULT_TIME;
+
 	*w = (struct ha_world){.o = *o, .random = o->seed, .now = NS_PER_S};
 	ha = w;
 	begin();
 	while (w->heap_n && !w->failure[0]) {
-		if (!w->healing && w->heap[0].at > FAULT_TIME) {
-			w->now = FAULT_TIME;
+		if (!w->healing && w->heap[0].at > faults) {
+			w->now = faults;
 			ha_heal();
 		}
-		if (w->heap[0].at > FAULT_TIME + HEAL_LIMIT)
+		if (w->heap[0].at > faults + HEAL_LIMIT)
 			break;
 		event_run();
 		if (w->healing && w->now > w->rest_at) {
 			w->rest_at = w->now + NS_PER_S / 2;
-			if (w->now > FAULT_TIME + 2 * NS_PER_S && ha_at_rest())
+			if (w->now > faults + 2 * NS_PER_S && ha_at_rest())
 				break;
 		}
 	}
