@@ -366,9 +366,13 @@ static void view_tell(struct bus_corosync *c, const struct bus_view *v)
 	c->bus.handlers.view(c->bus.arg, v);
 }
 
-static void view_tell_nobody(struct bus_corosync *c)
+/* @service_quorate: corosync is there, and says so. */
+static void view_tell_nobody(struct bus_corosync *c, bool service_quorate)
 {
-	struct bus_view v = {.ring = c->view.ring, .needed = c->view.needed, .expected = c->view.expected};
+	struct bus_view v = {.ring = c->view.ring,
+			     .service_quorate = service_quorate,
+			     .needed = c->view.needed,
+			     .expected = c->view.expected};
 
 	memcpy(v.configured, c->view.configured, sizeof(v.configured));
 	view_tell(c, &v);
@@ -472,15 +476,21 @@ static bool view_update(struct bus_corosync *c, int64_t now)
 		view_tell(c, &v);
 		return true;
 	}
-	if (verdict == BUS_VIEW_GROUP_BEHIND || c->hold_over)
+	if (verdict == BUS_VIEW_GROUP_BEHIND)
 		return true;
+	/* With a quorum device it takes its time: ten seconds, in which one of two hosts is not to end its guests. */
+	if (c->hold_over) {
+		if (c->view.service_quorate != c->hosts.quorate)
+			view_tell_nobody(c, c->hosts.quorate);
+		return true;
+	}
 	if (c->hold_since == 0)
 		c->hold_since = now;
 	if (now < c->hold_since + HOLD_LIMIT)
 		return false;
 	c->hold_over = true;
 	log_warning("event=quorum-service-behind text=\"it does not name the ring that the members are on\"");
-	view_tell_nobody(c);
+	view_tell_nobody(c, c->hosts.quorate);
 	return true;
 }
 
@@ -530,7 +540,7 @@ static void corosync_dispatch(struct bus *b, int64_t now_ns)
 	log_warning("event=corosync-away text=\"the connection to corosync ended; tried again until it works\"");
 	c->refused = true;
 	disconnect(c, now_ns);
-	view_tell_nobody(c);
+	view_tell_nobody(c, false);
 }
 
 static size_t corosync_fds(struct bus *b, int ret[BUS_FDS_MAX])

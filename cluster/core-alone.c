@@ -40,7 +40,7 @@ uint8_t alone_flags(const struct core *c)
 /* The mark counts once it is on the disk. With a rival nothing is right any more, so nothing is written. */
 bool alone_quorate(const struct core *c)
 {
-	return c->alone ? c->view.service_quorate && !c->alone_due && !c->rival : c->view.quorate;
+	return c->alone ? c->view.n && c->view.service_quorate && !c->alone_due && !c->rival : c->view.quorate;
 }
 
 /* Somebody else is here, or may be. */

@@ -28,8 +28,8 @@ struct request {
 /* What replica_options.changed tells about. */
 struct facts {
 	uint64_t epoch;
+	uint64_t views; /* told by the bus so far */
 	uint32_t state, leader;
-	uint32_t views;  /* told by the bus so far */
 	uint32_t alarms; /* bits */
 	uint32_t alone;
 };

@@ -232,8 +232,6 @@ static void on_power_end(void *arg, const struct power_end *end)
 		 power_result_names[end->result], end->text);
 	power_free(steal_ptr(c->job));
 	c->power_ns = clock_now_ns() + POWER_AGAIN;
-	if (c->action == POWER_OFF && end->result == POWER_CONFIRMED)
-		seen_off(c, end->level, end->text);
 	c->done = NULL;
 	if (done)
 		done(c->arg, end);
