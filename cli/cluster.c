@@ -30,6 +30,7 @@ static const struct view_column status_view[] = {
 	{"host failures it bears", "ha.bears", VIEW_TEXT},
 	{"lease left", "lease.left_ms", VIEW_MS},
 	{"guests may start", "lease.starts", VIEW_TEXT},
+	{"they may not because", "lease.why", VIEW_TEXT},
 	{"watchdog", "lease.watchdog.state", VIEW_TEXT},
 	{"watchdog device", "lease.watchdog.device", VIEW_TEXT},
 	{NULL, NULL, VIEW_TEXT},

@@ -120,9 +120,47 @@ static bool watched(const struct host_lease *h)
 	return h->known && h->status.state == KEEPER_ARMED;
 }
 
+static const char *why_not_held(const struct host_lease *h)
+{
+	bool quorate = h->view.quorate || (h->nodes == NODES_ALONE && h->view.service_quorate);
+
+	if (!h->viewed)
+		return "corosync has not told yet who is a member";
+	if (!quorate)
+		return "this host is not in the part of the cluster that has quorum";
+	return until_of(h) ? "no majority has heard this host for the time of a lease"
+			   : "no majority has heard this host since its daemon started";
+}
+
+static const char *why_not_watched(const struct host_lease *h)
+{
+	if (h->keeper.fd < 0)
+		return "godwit-watchdog is not connected";
+	if (!h->known)
+		return "godwit-watchdog has not answered yet";
+	return h->status.state == KEEPER_STOPPING ? "godwit-watchdog is ending the guests of this host"
+						  : "godwit-watchdog has no deadline yet";
+}
+
+/* Why guests may not start here, NULL: they may. */
+static const char *why_not(const struct host_lease *h)
+{
+	if (h->stopping || h->freezing)
+		return "the daemon of this host is being stopped";
+	if (disks_told(h->d->disks))
+		return "this host was told on a shared disk to end its guests";
+	if (!h->held)
+		return why_not_held(h);
+	if (h->fenced)
+		return "this host was confirmed dead, and ends what it still has before it says that it is back";
+	if (!h->cleared)
+		return "the log has no node.alive of this host yet that is newer than its lease";
+	return watched(h) ? NULL : why_not_watched(h);
+}
+
 static bool may_start(const struct host_lease *h)
 {
-	return h->held && h->cleared && !h->stopping && !h->freezing && watched(h) && !disks_told(h->d->disks);
+	return !why_not(h);
 }
 
 /* The lease is over, or it was told to die, and nobody else ends the guests; or this host was confirmed dead. */
@@ -597,6 +635,7 @@ void host_lease_freeze(struct host_lease *h, void (*done)(void *arg), void *arg)
 json_t *host_lease_json(const struct host_lease *h)
 {
 	int64_t until = until_of(h), left = until - clock_boot_ns();
+	const char *why = why_not(h);
 	json_t *w = json_pack("{s:s, s:s?, s:s?, s:o, s:s?}", "mode", watchdog_mode_names[h->d->opt.watchdog], "state",
 			      h->known ? keeper_state_names[h->status.state] : NULL, "device",
 			      h->known ? keeper_device_names[h->status.device] : NULL, "timeout_s",
@@ -605,9 +644,9 @@ json_t *host_lease_json(const struct host_lease *h)
 				      : json_null(),
 			      "text", h->known && *h->status.device_text ? h->status.device_text : NULL);
 
-	return json_pack("{s:b, s:o, s:b, s:o}", "held", h->held, "left_ms",
+	return json_pack("{s:b, s:o, s:b, s:s*, s:o}", "held", h->held, "left_ms",
 			 until == LEASE_FOREVER ? json_null() : json_integer(left > 0 ? left / NS_PER_MS : 0), "starts",
-			 may_start(h), "watchdog", w);
+			 !why, "why", why, "watchdog", w);
 }
 
 json_t *host_lease_report(const struct host_lease *h)

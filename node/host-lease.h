@@ -43,8 +43,8 @@ void host_lease_told(struct host_lease *h);
  * told so first. Where that is not possible @done follows all the same, and the guests end with the lease. */
 void host_lease_freeze(struct host_lease *h, void (*done)(void *arg), void *arg);
 
-/* {"held", "left_ms" (null: for ever), "starts" (guests may start), "watchdog": {"mode", "state" (null: none is spoken
- * to), "device", "timeout_s", "text"}}. New reference. */
+/* {"held", "left_ms" (null: for ever), "starts" (guests may start), "why" (a sentence why they may not; absent where
+ * they may), "watchdog": {"mode", "state" (null: none is spoken to), "device", "timeout_s", "text"}}. New reference. */
 json_t *host_lease_json(const struct host_lease *h);
 
 /* For node.report: {"armed", "timeout_s", "token_ms"}. New reference. */

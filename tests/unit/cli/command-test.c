@@ -60,6 +60,17 @@ static const struct row {
 	 "quorum            yes\n"
 	 "members           n1, n2\n"
 	 "age of this view  40.0 ms\n"},
+	{"cluster status", "GET", "/v1/cluster", NULL, 200,
+	 "{\"name\":\"prod\",\"state\":\"synced\",\"quorate\":true,\"members\":[\"n1\"],\"lease\":{\"held\":true,"
+	 "\"left_ms\":3900,\"starts\":false,\"why\":\"godwit-watchdog is not connected\",\"watchdog\":{\"mode\":"
+	 "\"run\",\"state\":null,\"device\":null,\"timeout_s\":null,\"text\":null}}}",
+	 "cluster               prod\n"
+	 "state                 synced\n"
+	 "quorum                yes\n"
+	 "members               n1\n"
+	 "lease left            3.90 s\n"
+	 "guests may start      no\n"
+	 "they may not because  godwit-watchdog is not connected\n"},
 	{"cluster ha", "GET", "/v1/ha", NULL, 200,
 	 "{\"bears\":{\"bears\":1,\"exact\":true,\"worst\":[\"n1\",\"n2\"],\"vm\":\"db1\",\"why\":\"no "
 	 "room\"},\"wish\":1,"
