@@ -6,10 +6,11 @@
  * runs this process does it itself, and nothing does if it hangs then: such a host is never counted as dead because of
  * time.
  *
- * Guests start here only while three things hold: there is a lease; godwit-watchdog, if there is one, knows it; and a
- * node.alive of this host, proposed since the lease began, is in the log as this host knows it. The last makes whatever
- * others have concluded from the silence before known here first (docs/timing.md, step 7). A host that was confirmed
- * dead ends all guests that it still has before it says so.
+ * Guests start here only while four things hold: there is a lease; godwit-watchdog, if there is one, knows it; a
+ * node.alive of this host, proposed since the lease began, is in the log as this host knows it; and the log does not
+ * credit this host with a watchdog that it has not. The third makes whatever others have concluded from the silence
+ * before known here first (docs/timing.md, step 7), the fourth keeps what they will conclude true (step 8). A host that
+ * was confirmed dead ends all guests that it still has before it says so.
  *
  * A host that is told on a shared disk to die (node/disks.h) has godwit-watchdog end all guests, which lets none start
  * either until it is told a new time. It is told none before this host has said node.alive anew; and only what
@@ -63,6 +64,8 @@ struct host_lease {
 	bool fenced, frozen; /* as the state says of this host */
 	int64_t ending_ns;   /* since when guests are being ended here; 0: they are not */
 	unsigned nodes;      /* in the state */
+	json_int_t said_s;   /* the state says that this host's watchdog bites after so long; 0: it has none */
+	int64_t again_ns;    /* what was refused is not tried again before */
 
 	struct service *service; /* WATCHDOG_RUN */
 	char *program;
@@ -70,7 +73,8 @@ struct host_lease {
 	struct keeper_client keeper;
 	struct loop_io *keeper_io;
 	struct keeper_status status; /* valid while known */
-	bool known, configured;
+	bool known;
+	bool configured, taken, refused; /* it was asked to guard the guests; its answer */
 	int64_t told_until;
 	uint64_t reported;
 	bool released;
@@ -101,13 +105,19 @@ static bool counted_on(const struct host_lease *h)
 /* Does godwit-watchdog end the guests? Not yet while it waits for the first time: it would pet the device for ever. */
 static bool guarded(const struct host_lease *h)
 {
-	return h->keeper.fd >= 0 && h->known && h->configured && h->status.state >= KEEPER_ARMED;
+	return h->keeper.fd >= 0 && h->known && h->taken && h->status.state >= KEEPER_ARMED;
 }
 
 /* May others count on the hardware behind it? */
 static bool armed(const struct host_lease *h)
 {
 	return guarded(h) && h->status.device == KEEPER_DEVICE_ARMED;
+}
+
+/* Do others count on more of a watchdog than there is? */
+static bool overstated(const struct host_lease *h)
+{
+	return h->said_s && counted_on(h) && (!armed(h) || h->said_s < (json_int_t)h->status.watchdog_s);
 }
 
 /* Does who ends the guests know of the lease? */
@@ -117,7 +127,7 @@ static bool watched(const struct host_lease *h)
 		return true;
 	if (h->keeper.fd < 0)
 		return h->d->opt.watchdog != WATCHDOG_RUN;
-	return h->known && h->status.state == KEEPER_ARMED;
+	return h->known && h->taken && h->status.state == KEEPER_ARMED;
 }
 
 static const char *why_not_held(const struct host_lease *h)
@@ -138,6 +148,8 @@ static const char *why_not_watched(const struct host_lease *h)
 		return "godwit-watchdog is not connected";
 	if (!h->known)
 		return "godwit-watchdog has not answered yet";
+	if (h->refused)
+		return "godwit-watchdog refuses to guard the guests of this host; the daemon's log has its reason";
 	return h->status.state == KEEPER_STOPPING ? "godwit-watchdog is ending the guests of this host"
 						  : "godwit-watchdog has no deadline yet";
 }
@@ -155,7 +167,11 @@ static const char *why_not(const struct host_lease *h)
 		return "this host was confirmed dead, and ends what it still has before it says that it is back";
 	if (!h->cleared)
 		return "the log has no node.alive of this host yet that is newer than its lease";
-	return watched(h) ? NULL : why_not_watched(h);
+	if (!watched(h))
+		return why_not_watched(h);
+	return overstated(h) ? "the log still says that a watchdog guards this host, and none does: a report that says "
+			       "so is on its way"
+			     : NULL;
 }
 
 static bool may_start(const struct host_lease *h)
@@ -280,7 +296,7 @@ static void keeper_lost(struct host_lease *h, const struct err *e)
 	loop_io_free(steal_ptr(h->keeper_io));
 	keeper_close(&h->keeper);
 	h->keeper = KEEPER_CLIENT_INIT;
-	h->known = h->configured = h->released = h->die_asked = h->die_taken = false;
+	h->known = h->configured = h->taken = h->refused = h->released = h->die_asked = h->die_taken = false;
 	h->told_until = 0;
 	loop_timer_set(h->connect, CONNECT_AGAIN);
 }
@@ -293,7 +309,7 @@ static int keeper_configure_now(struct host_lease *h, struct err *e)
 
 	snprintf(c.mark, sizeof(c.mark), "godwit:%s:", h->d->cluster_id);
 	h->configured = true;
-	h->released = false;
+	h->taken = h->refused = h->released = false;
 	h->told_until = 0;
 	return keeper_ask_configure(&h->keeper, &c, e);
 }
@@ -331,11 +347,11 @@ static void keeper_feed(struct host_lease *h, int64_t now)
 		if (!h->released && h->status.state != KEEPER_FREE)
 			r = keeper_ask_release(&h->keeper, &e);
 		h->released = true;
-		h->configured = false;
+		h->configured = h->taken = h->refused = false;
 	} else {
 		if (!h->configured)
 			r = keeper_configure_now(h, &e);
-		if (r == 0 && until > now && until > h->told_until) {
+		if (h->taken && until > now && until > h->told_until) {
 			r = keeper_ask_until(&h->keeper, until, &e);
 			h->told_until = until;
 		}
@@ -357,6 +373,10 @@ static void keeper_take(struct host_lease *h, const struct keeper_status *s)
 		log_warning("event=watchdog-refused request=%s error=\"%s\"", keeper_type_names[s->answer_to], s->text);
 		if (s->answer_to == KEEPER_UNTIL)
 			h->told_until = 0;
+	}
+	if (s->answer_to == KEEPER_CONFIGURE && h->configured) {
+		h->taken = s->code == ERR_NONE;
+		h->refused = !h->taken;
 	}
 	if (s->report.serial && !s->report.seen && s->report.serial != h->reported) {
 		log_error("event=guests-ended guests=%u took_ms=%lld"
@@ -498,7 +518,7 @@ static void lease_begin(struct host_lease *h, unsigned token_ms)
 	h->start_ns = clock_boot_ns();
 	h->lease = lease_new(&o, h->start_ns);
 	lease_alone(h->lease, h->nodes == NODES_ALONE);
-	h->configured = false;
+	h->configured = h->taken = false;
 	if (h->viewed)
 		lease_view(h->lease, h->start_ns, &h->view);
 }
@@ -542,6 +562,28 @@ void host_lease_view(struct host_lease *h, const struct bus_view *v)
 	beat_later(h);
 }
 
+static json_int_t said_s(const json_t *watchdog)
+{
+	return json_is_true(json_object_get(watchdog, "armed"))
+		       ? json_integer_value(json_object_get(watchdog, "timeout_s"))
+		       : 0;
+}
+
+/* A report may have been dropped, or refused while this host was fenced; godwit-watchdog may be free of others' guests
+ * now. */
+static void try_again(struct host_lease *h)
+{
+	int64_t now = clock_boot_ns();
+
+	if (now < h->again_ns || !(h->refused || overstated(h)))
+		return;
+	h->again_ns = now + NS_PER_S;
+	if (h->refused)
+		h->configured = h->refused = false;
+	if (overstated(h) && !h->fenced)
+		daemon_report(h->d);
+}
+
 void host_lease_look(struct host_lease *h)
 {
 	json_t *row;
@@ -556,6 +598,8 @@ void host_lease_look(struct host_lease *h)
 	life = json_string_value(json_object_get(row, "life"));
 	h->fenced = life && !strcmp(life, "fenced");
 	h->frozen = json_is_true(json_object_get(row, "frozen"));
+	h->said_s = said_s(json_object_get(json_object_get(row, "report"), "watchdog"));
+	try_again(h);
 	if (life && strcmp(life, "up") != 0)
 		h->cleared = false;
 	update(h);

@@ -95,7 +95,7 @@ static void on_start(struct event *ev)
 		g->here = g->alive = true;
 		g->epoch = ev->value;
 		g->stubborn = ha_chance(300);
-		g->hung = h->has_dog && ha_chance(200); /* what the watchdog is for */
+		g->hung = (h->has_dog || ha->o.broken == BREAK_ARMED) && ha_chance(200); /* what the watchdog is for */
 		ha->starts++;
 		ha_trace(h, "%s starts (epoch %lld)", name_of(ev->k), (long long)g->epoch);
 		if (g->epoch < EPOCHS_MAX) {

@@ -111,7 +111,7 @@ static void on_bite(struct event *ev)
 {
 	struct host *h = ev->h;
 
-	if (!h->power || !h->dog_open || ev->gen != h->dog_gen)
+	if (!h->power || !h->dog_open || ev->gen != h->dog_gen || !h->has_dog)
 		return;
 	ha->bites++;
 	ha_power_off(h, "reset by its watchdog");
@@ -152,12 +152,23 @@ static void on_told(struct event *ev)
 		h->keeper_fn(h->keeper_arg, LOOP_READ);
 }
 
+/* How things are, as it says it now and the daemon reads it later. */
 static void tell(struct host *h, enum keeper_type to, const struct err *e)
 {
-	h->told.answer_to = to;
-	h->told.code = e ? e->code : ERR_NONE;
-	snprintf(h->told.text, sizeof(h->told.text), "%.255s", e ? e->text : "");
-	h->tell = true;
+	struct keeper_status *s = &h->told[h->told_n];
+
+	if (!h->connected)
+		return;
+	if (h->told_n++ == ANSWERS_MAX)
+		abort();
+	*s = (struct keeper_status){.answer_to = to, .code = e ? e->code : ERR_NONE, .state = h->keeper.state};
+	snprintf(s->text, sizeof(s->text), "%.255s", e ? e->text : "");
+	s->device = h->dog_open                       ? KEEPER_DEVICE_ARMED
+		    : keeper_wants_device(&h->keeper) ? KEEPER_DEVICE_FAILED
+						      : KEEPER_DEVICE_NONE;
+	s->watchdog_s = h->dog_open ? (unsigned)(ha->timing.watchdog_ns / NS_PER_S) : 0;
+	s->until_ns = h->keeper.until_ns;
+	s->report = h->keeper.report;
 	if (h->up)
 		ha_at(ha_late(), on_told, h, true);
 }
@@ -192,7 +203,7 @@ static void signal_all(struct host *h, int sig)
 /* Its device is open while it wants it. */
 static void device_follow(struct host *h)
 {
-	bool want = keeper_wants_device(&h->keeper) && h->has_dog;
+	bool want = keeper_wants_device(&h->keeper) && (h->has_dog || ha->o.broken == BREAK_ARMED);
 
 	if (want == h->dog_open)
 		return;
@@ -259,6 +270,7 @@ static void on_request(struct event *ev)
 		h->until_max = ev->value;
 	if (h->keeper.state == KEEPER_FREE)
 		h->until_max = 0;
+	device_follow(h);
 	tell(h, ev->k, r < 0 ? &e : NULL);
 	ha_keeper_wake(h);
 }
@@ -287,6 +299,7 @@ int keeper_open(const char *run_dir, struct keeper_client *ret, struct err *e)
 	(void)e;
 	ret->fd = (int)ha->at->n;
 	ha->at->connected = true;
+	ha->at->told_n = 0;
 	tell(ha->at, KEEPER_STATUS, NULL);
 	return 0;
 }
@@ -333,17 +346,10 @@ int keeper_read(struct keeper_client *k, struct keeper_status *ret, struct err *
 	struct host *h = &ha->hosts[k->fd];
 
 	(void)e;
-	if (!h->tell)
+	if (!h->told_n)
 		return 0;
-	h->tell = false;
-	*ret = h->told;
-	ret->state = h->keeper.state;
-	ret->device = h->dog_open                       ? KEEPER_DEVICE_ARMED
-		      : keeper_wants_device(&h->keeper) ? KEEPER_DEVICE_FAILED
-							: KEEPER_DEVICE_NONE;
-	ret->watchdog_s = h->dog_open ? (unsigned)(ha->timing.watchdog_ns / NS_PER_S) : 0;
-	ret->until_ns = h->keeper.until_ns;
-	ret->report = h->keeper.report;
+	*ret = h->told[0];
+	memmove(h->told, h->told + 1, --h->told_n * sizeof(h->told[0]));
 	return 1;
 }
 
@@ -425,20 +431,15 @@ void daemon_report(void *arg)
 {
 	struct daemon *d = arg;
 	const struct host *h = (void *)d->replica;
-	json_t *args, *node, *report, *watchdog, *memory;
+	json_t *args, *node, *report, *memory;
 
 	if (!h->synced || !d->lease)
 		return;
 	node = state_node_get(h->db, h->name, NULL);
 	report = json_object_get(node, "report");
 	memory = json_object_get(json_object_get(report, "memory"), "total");
-	watchdog = host_lease_report(d->lease);
-	if (ha->o.broken == BREAK_ARMED) {
-		json_object_set_new(watchdog, "armed", json_true());
-		json_object_set_new(watchdog, "timeout_s", json_integer(3));
-	}
 	args = json_pack("{s:s, s:{s:O, s:O}, s:i, s:o}", "node", h->name, "memory", "total", memory, "free", memory,
-			 "cpus", 8, "watchdog", watchdog);
+			 "cpus", 8, "watchdog", host_lease_report(d->lease));
 	json_decref(node);
 	daemon_propose(d, "node.report", NULL, args, NULL, NULL);
 }
@@ -610,6 +611,8 @@ void ha_boot(struct host *h)
 	h->skew_ns = NS_PER_S - ha_clock(h);
 	h->until_max = 0;
 	h->dog_open = h->connected = h->met = false;
+	/* Its module may not have been loaded. */
+	h->has_dog = h->dog_fitted && !ha_chance(ha->now > NS_PER_S ? 200 : 0);
 	keeper_init(&h->keeper);
 	ha_trace(h, "boots");
 	ha_at(ha->now > NS_PER_S ? ha_between(200, 2000) : ha_between(0, 200), on_daemon, h, false);

@@ -36,6 +36,7 @@
 #define PENDING_MAX 64
 #define TIMERS_MAX 24
 #define JOBS_MAX 16
+#define ANSWERS_MAX 64
 #define CLUSTER "c"
 #define TOKEN_MS 1000
 
@@ -107,15 +108,16 @@ struct host {
 	uint32_t boot;
 	int64_t ppm, skew_ns, wall_ns; /* of CLOCK_BOOTTIME; wall_ns is added to real time for CLOCK_REALTIME */
 	int64_t hung_until;
-	bool has_dog; /* a watchdog's device */
+	bool dog_fitted, has_dog; /* a watchdog's device: in the machine; found in this boot */
 	int64_t dog_ppm;
 	uint64_t dog_gen;
 	struct hguest guests[GUESTS_MAX];
 	/* godwit-watchdog */
 	struct keeper keeper;
 	uint64_t keeper_gen;
-	struct keeper_status told;
-	bool tell, dog_open, connected, woken;
+	struct keeper_status told[ANSWERS_MAX]; /* not read yet */
+	size_t told_n;
+	bool dog_open, connected, woken;
 	int64_t asked_at; /* when the last request arrives */
 	unsigned found;   /* guests, since this stop began */
 	loop_io_fn *keeper_fn;

@@ -309,7 +309,7 @@ static void begin(void)
 		h->ppm = ha_chance(500) ? most : -most;
 		h->dog_ppm = ha_chance(500) ? most : -most;
 		h->wall_ns = ha_between(-50, 50);
-		h->has_dog = i + s->dogless <= ha->n_hosts;
+		h->dog_fitted = i + s->dogless <= ha->n_hosts;
 		h->db = databases[ha->shape][i];
 		script(h->db, "SAVEPOINT seed");
 		ha_boot(h);
