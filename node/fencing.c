@@ -61,6 +61,7 @@ struct power_case {
 	struct disks_request *pill;
 	int64_t pill_ns; /* the next one */
 	uint64_t itself; /* replica_by_itself() when the job began */
+	char *device;    /* that said last that it is off; NULL: none so far. Its level may have more */
 	struct {
 		uint64_t itself; /* likewise, when one of two was seen to be off; 0: it was not */
 		unsigned level;
@@ -118,6 +119,7 @@ static void case_free(struct power_case *c)
 	power_free(c->job);
 	disks_pill_cancel(c->pill);
 	free(c->off.text);
+	free(c->device);
 	free(c->node);
 	free(c);
 }
@@ -171,7 +173,7 @@ static void step(struct power_case *c, const char *kind, const char *device, uns
 	daemon_propose(c->f->d, "fence.step", NULL, args, NULL, NULL);
 }
 
-/* @life: that was told to die, of a proof by disk; or NULL. */
+/* @level: of a proof by power, or 0. @life: that was told to die, of a proof by disk; or NULL. */
 static void proof(struct power_case *c, const char *kind, unsigned level, const char *life, const char *text)
 {
 	json_t *args;
@@ -180,6 +182,8 @@ static void proof(struct power_case *c, const char *kind, unsigned level, const 
 		return;
 	args = json_pack("{s:s, s:I, s:s, s:o}", "node", c->node, "number", (json_int_t)c->number, "proof", kind,
 			 "text", short_text(text));
+	if (level && c->device)
+		json_object_set_new(args, "device", json_string(c->device));
 	if (level)
 		json_object_set_new(args, "level", json_integer((json_int_t)level));
 	if (life)
@@ -219,6 +223,10 @@ static void on_power_event(void *arg, const struct power_event *event)
 
 	if (event->device && strcmp(event->action, "delay") != 0)
 		step(c, "power", event->device, event->level, power_result_names[event->result], event->text);
+	if (event->device && event->result == POWER_CONFIRMED) {
+		free(c->device);
+		c->device = xstrdup(event->device);
+	}
 	if (!event->device && !strcmp(event->action, "off") && event->result == POWER_CONFIRMED)
 		seen_off(c, event->level, event->text);
 }
