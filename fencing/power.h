@@ -82,8 +82,8 @@ struct power_end {
 	const char *text;         /* all reasons, one after the other */
 };
 
-/* May not free the job. With POWER_REBOOT the event {device NULL, action "off", POWER_CONFIRMED} is the proof, before
- * `on` begins. */
+/* May not free the job. The event {device NULL, action "off", POWER_CONFIRMED} is the proof: with POWER_OFF before the
+ * end, with POWER_REBOOT before `on` begins. */
 typedef void power_event_fn(void *arg, const struct power_event *event);
 /* Exactly once, from the loop. May free the job. */
 typedef void power_end_fn(void *arg, const struct power_end *end);

@@ -61,20 +61,27 @@ static void on_on(struct event *ev)
 }
 
 /* The device says that it is off. */
+static void is_off(struct power_job *j)
+{
+	struct power_event e = {.node = ha->hosts[j->target].name,
+				.level = 1,
+				.action = "off",
+				.result = POWER_CONFIRMED,
+				.text = "is off"};
+
+	j->spec.on_event(j->spec.arg, &e);
+	if (j->spec.action == POWER_OFF)
+		job_end(j, POWER_CONFIRMED, "is off");
+	else
+		job_in(j, ha_between(100, 800), on_on, true);
+}
+
 static void on_is_off(struct event *ev)
 {
 	struct power_job *j = job_of(ev);
-	struct power_event e = {.level = 1, .action = "off", .attempt = 0, .result = POWER_CONFIRMED, .text = "is off"};
 
-	if (!j)
-		return;
-	if (j->spec.action == POWER_OFF) {
-		job_end(j, POWER_CONFIRMED, "is off");
-		return;
-	}
-	e.node = ha->hosts[j->target].name;
-	j->spec.on_event(j->spec.arg, &e);
-	job_in(j, ha_between(100, 800), on_on, true);
+	if (j)
+		is_off(j);
 }
 
 static void on_gives_up(struct event *ev)
@@ -82,7 +89,7 @@ static void on_gives_up(struct event *ev)
 	struct power_job *j = job_of(ev);
 
 	if (j && ha->o.broken == BREAK_FAILED)
-		job_end(j, POWER_CONFIRMED, "the device did not do it");
+		is_off(j);
 	else if (j)
 		job_end(j, ev->value ? POWER_UNKNOWN : POWER_FAILED, "the device did not do it");
 }
