@@ -16,7 +16,9 @@
  * and time-out are derived from token by corosync itself; token_coefficient is 0, or the time to notice a death would
  * grow with every host. Detection takes about 2.2 x token. seqno_unchanged_const: after the last message the token goes
  * round once more and then rests until somebody wants to send; by corosync's own 30 rounds a cluster with some load
- * keeps it spinning, at real-time priority, on every host.
+ * keeps it spinning, at real-time priority, on every host. The quorum device has 10/3 and 10 x token to notice that a
+ * host is gone and to answer, as by corosync's defaults (10 s and 30 s where token is 3 s); its time-out is a token's
+ * in all but name (corosync-qdevice, issue 10).
  *
  * The reload is a child process, corosync-cfgtool, which does nothing but call corosync_cfg_reload_config(). That call
  * waits for ever when corosync does not answer (it is stopped, or between two rings), and libcfg knows no time-out; a
@@ -176,6 +178,22 @@ static void put_nodelist(FILE *f, const struct corosync_conf *c)
 	fputs("}\n\n", f);
 }
 
+/* How long corosync-qdevice may be silent, and how long corosync waits for its answer when hosts come or go. Within
+ * what corosync-qnetd takes: heartbeats of 0.8 of it each 1 to 120 s. */
+static unsigned device_ms(unsigned token_ms)
+{
+	unsigned ms = token_ms * 10 / 3;
+
+	return ms > 1250 ? ms : 1250;
+}
+
+static unsigned device_sync_ms(unsigned token_ms)
+{
+	unsigned ms = token_ms * 10;
+
+	return ms < 150000 ? ms : 150000;
+}
+
 static void put_quorum(FILE *f, const struct corosync_conf *c, const struct corosync_local *local)
 {
 	struct corosync_votes v = corosync_votes(c->n_nodes, c->qdevice[0]);
@@ -184,9 +202,10 @@ static void put_quorum(FILE *f, const struct corosync_conf *c, const struct coro
 	fprintf(f, "\ttwo_node: %d\n\twait_for_all: %d\n", v.two_node, v.two_node);
 	if (v.device)
 		fprintf(f,
-			"\tdevice {\n\t\tmodel: net\n\t\tvotes: 1\n"
+			"\tdevice {\n\t\tmodel: net\n\t\tvotes: 1\n\t\ttimeout: %u\n\t\tsync_timeout: %u\n"
 			"\t\tnet {\n\t\t\thost: %s\n\t\t\talgorithm: ffsplit\n\t\t\ttls: %s\n\t\t}\n\t}\n",
-			c->qdevice, local->qdevice_tls ? "required" : "off");
+			device_ms(c->token_ms), device_sync_ms(c->token_ms), c->qdevice,
+			local->qdevice_tls ? "required" : "off");
 	fputs("}\n\n", f);
 }
 
