@@ -478,7 +478,8 @@ static bool view_update(struct bus_corosync *c, int64_t now)
 	}
 	if (verdict == BUS_VIEW_GROUP_BEHIND)
 		return true;
-	/* With a quorum device it takes its time: up to ten tokens, in which one of two hosts is not to end its guests. */
+	/* With a quorum device it takes its time: up to ten tokens, in which one of two hosts is not to end its guests.
+	 */
 	if (c->hold_over) {
 		if (c->view.service_quorate != c->hosts.quorate)
 			view_tell_nobody(c, c->hosts.quorate);

@@ -21,12 +21,16 @@ def resets_of(hosts: Any) -> PowerSwitch:
     return PowerSwitch(hosts.folder / "resets", outlets_of(hosts))
 
 
-def arm(host: Host, resets: PowerSwitch) -> None:
-    """Start godwit-watchdog in a host that is on, before its godwitd, which gives its children no environment."""
+def start(host: Host, expired: str) -> subprocess.Popen[bytes]:
+    """godwit-watchdog in a host that is on, before its godwitd, which gives its children no environment. expired: what a bite runs."""
     host.watchdog = "auto"
-    expired = f"printf 'action=off\\nplug={host.name}\\nfolder={resets.folder}\\n' | {AGENT}"
     variables = [f"LD_PRELOAD={BUILD}/tools/watchdog-preload.so", f"WATCHDOG_DOUBLE={DEVICE}", f"WATCHDOG_DOUBLE_EXPIRED={expired}",
                  "ASAN_OPTIONS=verify_asan_link_order=0"]  # where the double is not the first library
     with (host.folder / "watchdog.log").open("ab") as log:
-        subprocess.Popen(host.inside("env", *variables, str(BUILD / "godwit-watchdog"), "--device", DEVICE),
-                         stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # ends with its host
+        words = host.inside("env", *variables, str(BUILD / "godwit-watchdog"), "--device", DEVICE)
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # ends with its host
+
+
+def arm(host: Host, resets: PowerSwitch) -> None:
+    """The same; a bite switches the host off."""
+    start(host, f"printf 'action=off\\nplug={host.name}\\nfolder={resets.folder}\\n' | {AGENT}")
