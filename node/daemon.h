@@ -16,6 +16,7 @@
 #include "node/fencing.h"
 #include "node/ha.h"
 #include "node/host-lease.h"
+#include "node/host-watchdog.h"
 #include "node/http.h"
 #include "node/identity.h"
 #include "node/metrics.h"

@@ -22,30 +22,23 @@
  */
 #include "node/host-lease.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cluster/lease.h"
 #include "cluster/state.h"
-#include "fencing/keeper-client.h"
-#include "hv/permit.h"
 #include "node/corosync.h"
 #include "node/daemon-int.h"
-#include "node/service.h"
+#include "node/host-watchdog.h"
 
-#define CONNECT_AGAIN (250 * NS_PER_MS)
 #define FREEZE_MOST (3 * NS_PER_S) /* then the daemon ends all the same */
 #define NODES_ALONE 2              /* hosts without a majority of their own */
-
-const char *const watchdog_mode_names[WATCHDOG_MODE_MAX] = {"auto", "run", "none"};
 
 struct host_lease {
 	struct daemon *d;
@@ -58,7 +51,7 @@ struct host_lease {
 	size_t n_seen;
 	int64_t start_ns; /* of this lease object: what was granted before ends by then and a lease */
 
-	bool held, told_unguarded, told_armed;
+	bool held, told_armed;
 	bool cleared; /* node.alive is in the log, after the lease began */
 	bool asking;
 	bool fenced, frozen; /* as the state says of this host */
@@ -67,24 +60,13 @@ struct host_lease {
 	json_int_t said_s;   /* the state says that this host's watchdog bites after so long; 0: it has none */
 	int64_t again_ns;    /* what was refused is not tried again before */
 
-	struct service *service; /* WATCHDOG_RUN */
-	char *program;
-	const char *argv[6];
-	struct keeper_client keeper;
-	struct loop_io *keeper_io;
-	struct keeper_status status; /* valid while known */
-	bool known;
-	bool configured, taken, refused; /* it was asked to guard the guests; its answer */
-	int64_t told_until;
-	uint64_t reported;
-	bool released;
-	bool die_asked, die_taken; /* on this connection, and answered */
+	struct host_watchdog *watchdog;
 
 	void (*frozen_done)(void *arg);
 	void *frozen_arg;
 	bool freezing; /* node.frozen was proposed: nothing that follows may take it back */
 	bool stopping;
-	struct loop_timer *beat, *end, *connect, *freeze;
+	struct loop_timer *beat, *end, *freeze;
 };
 
 static void update(struct host_lease *h);
@@ -102,32 +84,12 @@ static bool counted_on(const struct host_lease *h)
 	return h->viewed && until_of(h) != LEASE_FOREVER;
 }
 
-/* Does godwit-watchdog end the guests? Not yet while it waits for the first time: it would pet the device for ever. */
-static bool guarded(const struct host_lease *h)
-{
-	return h->keeper.fd >= 0 && h->known && h->taken && h->status.state >= KEEPER_ARMED;
-}
-
-/* May others count on the hardware behind it? */
-static bool armed(const struct host_lease *h)
-{
-	return guarded(h) && h->status.device == KEEPER_DEVICE_ARMED;
-}
-
 /* Do others count on more of a watchdog than there is? */
 static bool overstated(const struct host_lease *h)
 {
-	return h->said_s && counted_on(h) && (!armed(h) || h->said_s < (json_int_t)h->status.watchdog_s);
-}
+	json_int_t bites_s = host_watchdog_bites_s(h->watchdog);
 
-/* Does who ends the guests know of the lease? */
-static bool watched(const struct host_lease *h)
-{
-	if (!counted_on(h))
-		return true;
-	if (h->keeper.fd < 0)
-		return h->d->opt.watchdog != WATCHDOG_RUN;
-	return h->known && h->taken && h->status.state == KEEPER_ARMED;
+	return h->said_s && counted_on(h) && (!bites_s || h->said_s < bites_s);
 }
 
 static const char *why_not_held(const struct host_lease *h)
@@ -142,21 +104,11 @@ static const char *why_not_held(const struct host_lease *h)
 			   : "no majority has heard this host since its daemon started";
 }
 
-static const char *why_not_watched(const struct host_lease *h)
-{
-	if (h->keeper.fd < 0)
-		return "godwit-watchdog is not connected";
-	if (!h->known)
-		return "godwit-watchdog has not answered yet";
-	if (h->refused)
-		return "godwit-watchdog refuses to guard the guests of this host; the daemon's log has its reason";
-	return h->status.state == KEEPER_STOPPING ? "godwit-watchdog is ending the guests of this host"
-						  : "godwit-watchdog has no deadline yet";
-}
-
 /* Why guests may not start here, NULL: they may. */
 static const char *why_not(const struct host_lease *h)
 {
+	const char *why;
+
 	if (h->stopping || h->freezing)
 		return "the daemon of this host is being stopped";
 	if (disks_told(h->d->disks))
@@ -167,8 +119,9 @@ static const char *why_not(const struct host_lease *h)
 		return "this host was confirmed dead, and ends what it still has before it says that it is back";
 	if (!h->cleared)
 		return "the log has no node.alive of this host yet that is newer than its lease";
-	if (!watched(h))
-		return why_not_watched(h);
+	why = counted_on(h) ? host_watchdog_why_not(h->watchdog) : NULL;
+	if (why)
+		return why;
 	return overstated(h) ? "the log still says that a watchdog guards this host, and none does: a report that says "
 			       "so is on its way"
 			     : NULL;
@@ -186,9 +139,9 @@ static bool must_end(const struct host_lease *h, int64_t now)
 
 	if (h->stopping)
 		return false;
-	if (h->fenced || (disks_told(h->d->disks) && !guarded(h)))
+	if (h->fenced || (disks_told(h->d->disks) && !host_watchdog_guards(h->watchdog)))
 		return true;
-	if (!counted_on(h) || guarded(h) || h->held)
+	if (!counted_on(h) || host_watchdog_guards(h->watchdog) || h->held)
 		return false;
 	return now >= (until ? until : h->start_ns + h->timing.lease_ns);
 }
@@ -217,7 +170,7 @@ static void end_guests(struct host_lease *h, int64_t now)
 		agent_signal_all(h->d->agent, SIGTERM);
 }
 
-static void end_timer(void *arg)
+static void update_timer(void *arg)
 {
 	update(arg);
 }
@@ -241,7 +194,7 @@ static bool may_live(const struct host_lease *h)
 	const struct disks *s = h->d->disks;
 
 	return !disks_told(s) || disks_are_dead(s) ||
-	       (!guarded(h) && h->ending_ns && agent_empty(h->d->agent, h->ending_ns));
+	       (!host_watchdog_guards(h->watchdog) && h->ending_ns && agent_empty(h->d->agent, h->ending_ns));
 }
 
 static void alive(void *arg, const json_t *result, const struct err *e)
@@ -287,152 +240,6 @@ static void ask_alive(struct host_lease *h, const json_t *row)
 	daemon_propose(h->d, "node.alive", NULL, args, alive, h);
 }
 
-/* ---- godwit-watchdog ---- */
-
-static void keeper_lost(struct host_lease *h, const struct err *e)
-{
-	if (h->known)
-		log_warning("event=watchdog-lost error=\"%s\"", e->text);
-	loop_io_free(steal_ptr(h->keeper_io));
-	keeper_close(&h->keeper);
-	h->keeper = KEEPER_CLIENT_INIT;
-	h->known = h->configured = h->taken = h->refused = h->released = h->die_asked = h->die_taken = false;
-	h->told_until = 0;
-	loop_timer_set(h->connect, CONNECT_AGAIN);
-}
-
-static int keeper_configure_now(struct host_lease *h, struct err *e)
-{
-	struct keeper_config c = {.lease_ns = h->timing.lease_ns,
-				  .budget_ns = h->timing.stop_ns,
-				  .watchdog_s = (unsigned)(h->timing.watchdog_ns / NS_PER_S)};
-
-	snprintf(c.mark, sizeof(c.mark), "godwit:%s:", h->d->cluster_id);
-	h->configured = true;
-	h->taken = h->refused = h->released = false;
-	h->told_until = 0;
-	return keeper_ask_configure(&h->keeper, &c, e);
-}
-
-/* Told to die: no new time, and all guests are to be ended now. */
-static void keeper_kill(struct host_lease *h)
-{
-	struct err e = ERR_INIT;
-	int r = 0;
-
-	if (!h->configured)
-		r = keeper_configure_now(h, &e);
-	if (r == 0 && !h->die_asked)
-		r = keeper_ask_die(&h->keeper, &e);
-	h->die_asked = true;
-	if (r < 0)
-		keeper_lost(h, &e);
-}
-
-/* What it is to know now. */
-static void keeper_feed(struct host_lease *h, int64_t now)
-{
-	int64_t until = until_of(h);
-	struct err e = ERR_INIT;
-	int r = 0;
-
-	if (h->keeper.fd < 0 || !h->known || !h->viewed || h->stopping)
-		return;
-	if (disks_told(h->d->disks)) {
-		keeper_kill(h);
-		return;
-	}
-	h->die_asked = h->die_taken = false;
-	if (until == LEASE_FOREVER) {
-		if (!h->released && h->status.state != KEEPER_FREE)
-			r = keeper_ask_release(&h->keeper, &e);
-		h->released = true;
-		h->configured = h->taken = h->refused = false;
-	} else {
-		if (!h->configured)
-			r = keeper_configure_now(h, &e);
-		if (h->taken && until > now && until > h->told_until) {
-			r = keeper_ask_until(&h->keeper, until, &e);
-			h->told_until = until;
-		}
-	}
-	if (r < 0)
-		keeper_lost(h, &e);
-}
-
-static void keeper_take(struct host_lease *h, const struct keeper_status *s)
-{
-	struct err e = ERR_INIT;
-
-	if (!h->known || s->state != h->status.state || s->device != h->status.device)
-		log_info("event=watchdog state=%s device=%s text=\"%s\"", keeper_state_names[s->state],
-			 keeper_device_names[s->device], s->device_text);
-	h->status = *s;
-	h->known = true;
-	if (s->code != ERR_NONE) {
-		log_warning("event=watchdog-refused request=%s error=\"%s\"", keeper_type_names[s->answer_to], s->text);
-		if (s->answer_to == KEEPER_UNTIL)
-			h->told_until = 0;
-	}
-	if (s->answer_to == KEEPER_CONFIGURE && h->configured) {
-		h->taken = s->code == ERR_NONE;
-		h->refused = !h->taken;
-	}
-	if (s->report.serial && !s->report.seen && s->report.serial != h->reported) {
-		log_error("event=guests-ended guests=%u took_ms=%lld"
-			  " text=\"godwit-watchdog has ended the guests of this host: %s\"",
-			  s->report.guests, (long long)(s->report.took_ns / NS_PER_MS),
-			  s->report.cause == KEEPER_EXPIRED ? "its lease was over" : "it was told to");
-		h->reported = s->report.serial;
-		if (keeper_ask_seen(&h->keeper, s->report.serial, &e) < 0)
-			log_debug("event=watchdog-seen error=\"%s\"", e.text);
-	}
-	if (s->answer_to == KEEPER_DIE && h->die_asked) {
-		h->die_taken = s->code == ERR_NONE;
-		h->die_asked = h->die_taken; /* refused: asked again */
-	}
-	/* Nothing that it was told since lets it go from there: whatever ended them, no guest is left, and none starts.
-	 */
-	if (h->die_taken && s->state == KEEPER_STOPPED)
-		disks_dead(h->d->disks);
-}
-
-static void on_keeper(void *arg, unsigned ready)
-{
-	struct host_lease *h = arg;
-	struct keeper_status s;
-	struct err e = ERR_INIT;
-	int r;
-
-	(void)ready;
-	while ((r = keeper_read(&h->keeper, &s, &e)) > 0)
-		keeper_take(h, &s);
-	if (r < 0)
-		keeper_lost(h, &e);
-	update(h);
-}
-
-static void keeper_connect_now(void *arg)
-{
-	struct host_lease *h = arg;
-	struct err e = ERR_INIT;
-
-	if (h->keeper.fd >= 0 || h->stopping)
-		return;
-	if (keeper_open(h->d->opt.run_dir, &h->keeper, &e) < 0) {
-		if (!h->told_unguarded && h->d->opt.watchdog == WATCHDOG_AUTO)
-			log_warning("event=unguarded text=\"no godwit-watchdog runs on this host: godwitd ends its "
-				    "guests at "
-				    "the end of its lease, but nothing does if godwitd hangs\"");
-		h->told_unguarded = true;
-		log_debug("event=watchdog-connect error=\"%s\"", e.text);
-		loop_timer_set(h->connect, CONNECT_AGAIN);
-		return;
-	}
-	h->told_unguarded = false;
-	h->keeper_io = loop_io_add(h->d->loop, h->keeper.fd, LOOP_READ, on_keeper, h);
-}
-
 /* ---- the lease ---- */
 
 static void held_changed(struct host_lease *h, bool held, int64_t until)
@@ -450,7 +257,7 @@ static void held_changed(struct host_lease *h, bool held, int64_t until)
 static void update(struct host_lease *h)
 {
 	int64_t now = clock_boot_ns(), until = until_of(h);
-	bool held = h->viewed && until > now;
+	bool held = h->viewed && until > now, armed;
 
 	if (!h->lease)
 		return;
@@ -458,9 +265,11 @@ static void update(struct host_lease *h)
 		held_changed(h, held, until);
 		loop_defer(h->d->loop, (loop_fn *)host_lease_look, h);
 	}
-	keeper_feed(h, now);
-	if (armed(h) != h->told_armed) { /* others must not go by what is true no more */
-		h->told_armed = armed(h);
+	if (h->viewed && !h->stopping)
+		host_watchdog_feed(h->watchdog, until);
+	armed = host_watchdog_bites_s(h->watchdog) > 0;
+	if (armed != h->told_armed) { /* others must not go by what is true no more */
+		h->told_armed = armed;
 		daemon_report(h->d);
 	}
 	end_guests(h, now);
@@ -518,7 +327,7 @@ static void lease_begin(struct host_lease *h, unsigned token_ms)
 	h->start_ns = clock_boot_ns();
 	h->lease = lease_new(&o, h->start_ns);
 	lease_alone(h->lease, h->nodes == NODES_ALONE);
-	h->configured = h->taken = false;
+	host_watchdog_times(h->watchdog, &h->timing);
 	if (h->viewed)
 		lease_view(h->lease, h->start_ns, &h->view);
 }
@@ -575,11 +384,10 @@ static void try_again(struct host_lease *h)
 {
 	int64_t now = clock_boot_ns();
 
-	if (now < h->again_ns || !(h->refused || overstated(h)))
+	if (now < h->again_ns || !(host_watchdog_refuses(h->watchdog) || overstated(h)))
 		return;
 	h->again_ns = now + NS_PER_S;
-	if (h->refused)
-		h->configured = h->refused = false;
+	host_watchdog_ask_again(h->watchdog);
 	if (overstated(h) && !h->fenced)
 		daemon_report(h->d);
 }
@@ -648,7 +456,7 @@ static void froze(void *arg, const json_t *result, const struct err *e)
 		log_error("event=freeze error=\"%s\" text=\"the guests of this host end with its lease unless another "
 			  "daemon starts before\"",
 			  e->text);
-	} else if (h->keeper.fd >= 0 && keeper_ask_release(&h->keeper, &lost) < 0) {
+	} else if (host_watchdog_release(h->watchdog, &lost) < 0) {
 		log_error("event=release error=\"%s\"", lost.text);
 	}
 	freeze_over(h);
@@ -680,23 +488,18 @@ json_t *host_lease_json(const struct host_lease *h)
 {
 	int64_t until = until_of(h), left = until - clock_boot_ns();
 	const char *why = why_not(h);
-	json_t *w = json_pack("{s:s, s:s?, s:s?, s:o, s:s?}", "mode", watchdog_mode_names[h->d->opt.watchdog], "state",
-			      h->known ? keeper_state_names[h->status.state] : NULL, "device",
-			      h->known ? keeper_device_names[h->status.device] : NULL, "timeout_s",
-			      h->known && h->status.device == KEEPER_DEVICE_ARMED
-				      ? json_integer((json_int_t)h->status.watchdog_s)
-				      : json_null(),
-			      "text", h->known && *h->status.device_text ? h->status.device_text : NULL);
 
 	return json_pack("{s:b, s:o, s:b, s:s*, s:o}", "held", h->held, "left_ms",
 			 until == LEASE_FOREVER ? json_null() : json_integer(left > 0 ? left / NS_PER_MS : 0), "starts",
-			 !why, "why", why, "watchdog", w);
+			 !why, "why", why, "watchdog", host_watchdog_json(h->watchdog));
 }
 
 json_t *host_lease_report(const struct host_lease *h)
 {
-	return json_pack("{s:b, s:i, s:i}", "armed", armed(h), "timeout_s", armed(h) ? (int)h->status.watchdog_s : 0,
-			 "token_ms", (int)h->token_ms);
+	unsigned bites_s = host_watchdog_bites_s(h->watchdog);
+
+	return json_pack("{s:b, s:i, s:i}", "armed", bites_s > 0, "timeout_s", (int)bites_s, "token_ms",
+			 (int)h->token_ms);
 }
 
 /* The times by which @node ends its guests: the longer ones of the state's and its own. */
@@ -774,48 +577,15 @@ const struct timing *host_lease_timing(const struct host_lease *h)
 
 /* ---- life ---- */
 
-static void start_watchdog(struct host_lease *h)
-{
-	struct daemon *d = h->d;
-	const char *device = d->opt.watchdog_device ? d->opt.watchdog_device : "/dev/watchdog";
-	struct service_spec spec = {
-		.mode = SERVICE_CHILD, .name = "godwit-watchdog", .run_dir = d->opt.run_dir, .argv = h->argv};
-
-	h->program = agent_program_beside("godwit-watchdog");
-	h->argv[0] = h->program;
-	h->argv[1] = "--run-dir";
-	h->argv[2] = d->opt.run_dir;
-	h->argv[3] = "--device";
-	h->argv[4] = device;
-	h->service = service_new(d->loop, &spec);
-	service_run(h->service);
-}
-
-/* A page that an earlier godwit-watchdog left would forbid starts for ever. */
-static void forget_permit(const struct daemon *d)
-{
-	_free_ char *path = xasprintf("%s/%s", d->opt.run_dir, PERMIT_FILE);
-
-	if (unlink(path) < 0 && errno != ENOENT)
-		log_error("event=watchdog file=%s error=\"%m\"", path);
-}
-
 struct host_lease *host_lease_new(struct daemon *d)
 {
 	struct host_lease *h = xcalloc(1, sizeof(*h));
 
 	h->d = d;
-	h->keeper = KEEPER_CLIENT_INIT;
 	h->beat = loop_timer_add(d->loop, -1, 0, on_beat, h);
-	h->end = loop_timer_add(d->loop, -1, 0, end_timer, h);
-	h->connect = loop_timer_add(d->loop, -1, 0, keeper_connect_now, h);
+	h->end = loop_timer_add(d->loop, -1, 0, update_timer, h);
 	h->freeze = loop_timer_add(d->loop, -1, 0, freeze_late, h);
-	if (d->opt.watchdog == WATCHDOG_NONE)
-		forget_permit(d);
-	if (d->opt.watchdog == WATCHDOG_RUN)
-		start_watchdog(h);
-	if (d->opt.watchdog != WATCHDOG_NONE)
-		keeper_connect_now(h);
+	h->watchdog = host_watchdog_new(d, update_timer, h);
 	return h;
 }
 
@@ -823,14 +593,10 @@ void host_lease_free(struct host_lease *h)
 {
 	if (!h)
 		return;
-	loop_io_free(h->keeper_io);
-	keeper_close(&h->keeper);
 	loop_timer_free(h->beat);
 	loop_timer_free(h->end);
-	loop_timer_free(h->connect);
 	loop_timer_free(h->freeze);
-	service_free(h->service);
-	free(h->program);
+	host_watchdog_free(h->watchdog);
 	lease_free(h->lease);
 	free(h);
 }

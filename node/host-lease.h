@@ -13,15 +13,6 @@
 
 struct daemon;
 
-/* Who starts godwit-watchdog. */
-enum watchdog_mode {
-	WATCHDOG_AUTO, /* somebody else, if at all */
-	WATCHDOG_RUN,  /* godwitd, as a program that outlives it */
-	WATCHDOG_NONE, /* nobody, and one that runs is not spoken to */
-	WATCHDOG_MODE_MAX
-};
-extern const char *const watchdog_mode_names[WATCHDOG_MODE_MAX];
-
 /* Loop thread, all of them. */
 struct host_lease;
 
