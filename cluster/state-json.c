@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* JSON out of rows of the state. */
-#include <stdio.h>
 #include <string.h>
 
 #include "cluster/state-int.h"
@@ -44,15 +43,13 @@ static json_t *column_any(sqlite3_stmt *s, int i, char mark)
 json_t *row_json(sqlite3_stmt *s, const char *names)
 {
 	json_t *o = json_object();
-	char key[64];
 
 	for (int i = 0; *names; i++) {
 		size_t n = strcspn(names, " ");
 		char mark = names[n - 1];
 		size_t bare = mark == '*' || mark == '?' ? n - 1 : n;
 
-		snprintf(key, sizeof(key), "%.*s", (int)bare, names);
-		json_object_set_new(o, key, column_any(s, i, mark));
+		json_object_setn_new_nocheck(o, names, bare, column_any(s, i, mark));
 		names += n + (names[n] == ' ');
 	}
 	return o;

@@ -401,6 +401,13 @@ json_t *state_node_list(sqlite3 *db, struct err *e)
 	return rows_json(s, NODE_COLUMNS, e);
 }
 
+json_t *state_node_ids(sqlite3 *db, struct err *e)
+{
+	_sql_ sqlite3_stmt *s = sql_begin(db, e, "SELECT name, id FROM node ORDER BY name");
+
+	return rows_json(s, "name id", e);
+}
+
 const struct op node_ops[] = {
 	{"node.report", "node", "node", node_report_args_1, node_report, EVENT_QUIET, 1},
 	{"node.report", "node", "node", node_report_args_2, node_report, EVENT_QUIET, 2},

@@ -517,7 +517,7 @@ void moves_look(struct moves *m)
 	struct sqlite3 *db = replica_db(m->d->replica);
 	json_t *list = state_migration_list(db, true, NULL), *o;
 	size_t n = json_array_size(list), used = 0, i;
-	json_t *nodes = n ? state_node_list(db, NULL) : json_array();
+	json_t *nodes = n ? state_node_ids(db, NULL) : json_array();
 	struct row *rows = xcalloc(n + 1, sizeof(*rows));
 
 	if (list && nodes && replica_synced(m->d->replica)) {

@@ -76,6 +76,9 @@ int main(int argc, char **argv)
 		else if (opt != 'b' || break_rule(&o, optarg) < 0)
 			return usage();
 	}
+	/* Databases in memory, one thread. */
+	sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	order_open();
 	for (uint64_t i = 0; i < count; i++, o.seed++) {
 		if (!world_run(&world, &o)) {

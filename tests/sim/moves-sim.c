@@ -55,6 +55,9 @@ int main(int argc, char **argv)
 		else if (opt != 'b' || break_rule(&o, optarg) < 0)
 			return usage();
 	}
+	/* Databases in memory, one thread. */
+	sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	for (uint64_t i = 0; i < count; i++, o.seed++) {
 		if (!msim_run(&world, &o)) {
 			printf("seed %" PRIu64 ": %s\nreplay: %s --seed %" PRIu64 "%s%s --trace\n", o.seed,
