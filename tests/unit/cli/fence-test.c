@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* check: waits */
 /* godwit fence: devices with secrets out of files, lists, tests; and a person's word that a host is dead. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* check: waits */
 /* The topology of power: devices and levels judged, hosts switched by them, with agents that fail, hang and lie. */
 #include "fencing/power.h"
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* check: waits */
 /* The watchdog device, against the double of tests/tools/watchdog-preload.c: this program runs itself again with it. */
 #include <fcntl.h>
 #include <setjmp.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* check: waits */
 /* Tests of the hand-over: which steps may follow which, and how two sides settle a move whose engines have died. */
 #include "tests/unit/hv/fake-qemu.h"
 

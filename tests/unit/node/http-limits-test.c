@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* check: waits */
 /* The HTTP server's limits: too large, too slow, too many, and who still gets through meanwhile. */
 #include <setjmp.h>
 #include <stdarg.h>

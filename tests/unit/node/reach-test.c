@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* check: waits */
 /* Looking at folders, with godwit-vm itself and with a double of it that hangs, ends early or babbles; and on a file
  * system that is frozen, where a child does not even die. */
 #include "node/reach.h"
