@@ -319,7 +319,7 @@ class Hosts:
         return self.hosts[number - 1]
 
     def form(self) -> None:
-        """Start all, make the first the founder, let the others join."""
+        """Start all, make the first the founder, let the others join and report."""
         for host in self.hosts:
             host.start()
         first = self.hosts[0]
@@ -327,6 +327,8 @@ class Hosts:
         wait_for(lambda: first.state() == "synced", 30, "the founder is synced")
         for host in self.hosts[1:]:
             self.join(host, first)
+        # Before, there is no memory to promise to guests.
+        wait_for(lambda: all(n["report"] for n in first.ask("GET", "/v1/nodes")), 30, "all have reported what they have")
 
     def join(self, host: Host, member: Host) -> None:
         """Let a host in that runs godwitd and is in no cluster yet."""
