@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "cluster/sql.h"
 #include "cluster/state.h"
 #include "tests/sim/ha-sim.h"
 
@@ -274,11 +275,10 @@ bool agent_empty(const struct agent *a, int64_t since_ns)
 
 /* ---- what the state wants here ---- */
 
-static void want(struct host *h, unsigned k, const json_t *vm)
+static void want(struct host *h, unsigned k, sqlite3_stmt *vm)
 {
-	const char *owner = json_string_value(json_object_get(vm, "owner"));
-	const char *status = json_string_value(json_object_get(vm, "status"));
-	int64_t epoch = json_integer_value(json_object_get(vm, "epoch"));
+	const char *owner = sql_column_text(vm, 0), *status = sql_column_text(vm, 1);
+	int64_t epoch = sqlite3_column_int64(vm, 2);
 	struct hguest *g = &h->guests[k];
 
 	g->wanted = true;
@@ -287,20 +287,21 @@ static void want(struct host *h, unsigned k, const json_t *vm)
 	g->want.uuid = uuids;
 	g->want.epoch = epoch;
 	g->want.intent = !h->synced && ha->o.broken != BREAK_PERMIT ? AGENT_MOVING
-			 : owner && !strcmp(owner, h->name)         ? AGENT_RUNNING
+			 : !strcmp(owner, h->name)                  ? AGENT_RUNNING
 								    : AGENT_ELSEWHERE;
-	g->want.ran = status && strcmp(status, "stopped") != 0 && strcmp(status, "starting") != 0 &&
+	g->want.ran = *status && strcmp(status, "stopped") != 0 && strcmp(status, "starting") != 0 &&
 		      ha->o.broken != BREAK_PERMIT;
-	g->as_of = json_integer_value(json_object_get(vm, "changed"));
+	g->as_of = sqlite3_column_int64(vm, 3);
 }
 
 void ha_agent_wants(struct host *h)
 {
-	json_t *vms = state_vm_list(h->db, NULL), *vm;
-	size_t i;
+	/* No more columns than these: as JSON with all of them, this took a sixth of the simulator's time. */
+	_sql_ sqlite3_stmt *s = sql_begin(h->db, NULL,
+					  "SELECT v.owner, o.status, v.epoch, v.changed FROM vm v "
+					  "LEFT JOIN observed o ON o.vm = v.name ORDER BY v.name");
 
-	json_array_foreach (vms, i, vm)
-		want(h, (unsigned)i, vm);
-	json_decref(vms);
+	for (unsigned k = 0; s && sql_next(s, NULL) > 0; k++)
+		want(h, k, s);
 	ha_agent_look(h);
 }
