@@ -13,6 +13,9 @@ WERROR  ?= -Werror
 DESTDIR ?=
 PREFIX  ?= /usr/local
 T       ?= 60
+# How many states of a function the analyser of clang-tidy visits before it gives up. 225000 is its own number, and what
+# make check-long takes: it cost three times as much and found no more in eleven planted bugs; 20000 missed one.
+STATES  ?= 50000
 
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wundef $(WERROR)
 OPT_dev := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
@@ -160,9 +163,10 @@ help:
 # What scripts/check builds.
 programs-of-tests: $(UNIT) $(TOOLS) $(PRELOADS) $(addprefix $(B)/sim/,replica-sim move-sim moves-sim lease-sim ha-sim)
 fuzzers: $(FUZZERS)
+ANALYSER = -Xclang -analyzer-config -Xclang max-nodes=$(STATES)
 tidy: $(SOURCES:%=build/tidy/%.ok)
 build/tidy/%.ok: % $(HEADERS) .clang-tidy
-	@mkdir -p $(@D); clang-tidy --quiet --warnings-as-errors='*' $< -- -std=gnu17 -D_GNU_SOURCE $(INCLUDE) && touch $@
+	@mkdir -p $(@D); clang-tidy --quiet --warnings-as-errors='*' $< -- -std=gnu17 -D_GNU_SOURCE $(INCLUDE) $(ANALYSER) && touch $@
 
 .PHONY: all deps demo check check-long unit fuzz bench bench-ha bench-replica guest man install clean help programs-of-tests fuzzers tidy
 .SECONDARY:

@@ -231,7 +231,7 @@ char *request_target(const struct cli *c, const char *path)
 
 	while (*path) {
 		size_t n = strcspn(path, "{"), len = strcspn(path + n, "}");
-		_free_ char *name = path[n] ? strndup(path + n + 1, len - 1) : NULL;
+		_free_ char *name = path[n] ? xasprintf("%.*s", (int)len - 1, path + n + 1) : NULL;
 		_free_ char *value = name ? http_percent_encode(cli_text(c, name)) : xstrdup("");
 		char *longer = xasprintf("%s%.*s%s", target, (int)n, path, value);
 
