@@ -403,9 +403,11 @@ json_t *state_node_list(sqlite3 *db, struct err *e)
 
 json_t *state_node_ids(sqlite3 *db, struct err *e)
 {
-	_sql_ sqlite3_stmt *s = sql_begin(db, e, "SELECT name, id FROM node ORDER BY name");
+	_sql_ sqlite3_stmt *s = sql_begin(db, e,
+					  "SELECT n.name, n.id, coalesce(l.life, 'up') FROM node n "
+					  "LEFT JOIN node_life l ON l.node = n.name ORDER BY n.name");
 
-	return rows_json(s, "name id", e);
+	return rows_json(s, "name id life", e);
 }
 
 const struct op node_ops[] = {

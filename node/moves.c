@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What each host does for a migration, step by step (cluster/move.c says what the steps mean).
  *
- *   manager      queued -> checking, within the limits; failed or undecided where a side is out of reach for too long
+ *   manager      queued -> checking, within the limits; failed, committed, cleaning or undecided where a side is
+ *                confirmed dead, or out of reach for too long
  *   source       checking -> preparing; copying: sends; the engine asks -> agreed; agreed -> the engine may go on;
  *                it has sent GO and is done -> handed-over; committed -> cleaning -> done
  *   destination  preparing: starts QEMU and listens -> copying; the guest runs -> committed
@@ -74,7 +75,8 @@ struct row {
 	enum move_step step;
 	int64_t epoch, number, priority;
 	bool cancel;
-	uint32_t src_id, dst_id; /* of the nodes, 0: not known */
+	uint32_t src_id, dst_id;     /* of the nodes, 0: not known */
+	bool src_fenced, dst_fenced; /* confirmed dead, and not back since */
 };
 
 /* ---- proposals ---- */
@@ -233,9 +235,21 @@ static void src_copy(struct moves *m, struct entry *en, const struct row *r)
 		en->engine = true;
 }
 
+/* GO has left, and the destination is dead: the guest may have run and written there. */
+static void src_restart(struct moves *m, struct entry *en, const struct row *r)
+{
+	step_or_restart(m, en, r, MOVE_FAILED, MOVE_SRC,
+			"GO was sent, and the destination, which may have run the guest, is confirmed dead", NULL,
+			true);
+}
+
 /* The engine of the source is at rest: the guest went, or stays, or nobody knows. */
 static void src_ended(struct moves *m, struct entry *en, const struct row *r)
 {
+	if (r->dst_fenced && (en->end == MOVER_MOVED || en->end == MOVER_UNDECIDED)) {
+		src_restart(m, en, r);
+		return;
+	}
 	switch (en->end) {
 	case MOVER_MOVED:
 		if (r->step == MOVE_AGREED)
@@ -334,9 +348,12 @@ static void dst_look(struct moves *m, struct entry *en, const struct row *r)
 
 /* ---- the manager ---- */
 
-static enum move_life life(const struct moves *m, uint32_t node, int64_t *seen_ns)
+static enum move_life life(const struct moves *m, uint32_t node, bool fenced, int64_t *seen_ns)
 {
 	int64_t now = clock_now_ns();
+
+	if (fenced)
+		return MOVE_FENCED;
 
 	if (node && replica_member(m->d->replica, node))
 		*seen_ns = now;
@@ -365,17 +382,20 @@ static void manage(struct moves *m, struct entry *en, const struct row *r, enum 
 		.cancel = r->cancel,
 	};
 	bool slow = r->step == MOVE_CHECKING || r->step == MOVE_PREPARING;
+	const char *words = NULL;
 	struct move_plan p;
 
 	v.stuck = v.src != MOVE_ALIVE || v.dst != MOVE_ALIVE || (slow && clock_now_ns() - en->since_ns > PREPARE_LIMIT);
 	p = move_next(&v);
-	if (p.propose != MOVE_STEP_MAX && p.propose != r->step && r->step != MOVE_QUEUED)
-		step(m, en, r, p.propose, MOVE_MANAGER,
-		     v.dst != MOVE_ALIVE   ? "the destination is out of reach"
-		     : v.src != MOVE_ALIVE ? "the source is out of reach"
-		     : slow                ? "it was not ready in time"
-					   : p.why,
-		     NULL);
+	if (p.propose == MOVE_STEP_MAX || p.propose == r->step || r->step == MOVE_QUEUED)
+		return;
+	if (dst != MOVE_ALIVE)
+		words = dst == MOVE_FENCED ? "the destination is confirmed dead" : "the destination is out of reach";
+	else if (src != MOVE_ALIVE)
+		words = src == MOVE_FENCED ? "the source is confirmed dead" : "the source is out of reach";
+	else
+		words = slow ? "it was not ready in time" : p.why;
+	step_or_restart(m, en, r, p.propose, MOVE_MANAGER, words, NULL, p.restart && p.propose == MOVE_FAILED);
 }
 
 static unsigned limit_read(const struct moves *m, const char *key, unsigned otherwise)
@@ -434,10 +454,18 @@ static bool row_read(const json_t *o, const json_t *nodes, struct row *r)
 	json_array_foreach (nodes, i, node) {
 		const char *name = json_string_value(json_object_get(node, "name"));
 
-		if (name && !strcmp(name, r->src))
-			r->src_id = (uint32_t)json_integer_value(json_object_get(node, "id"));
-		if (name && !strcmp(name, r->dst))
-			r->dst_id = (uint32_t)json_integer_value(json_object_get(node, "id"));
+		const char *said = json_string_value(json_object_get(node, "life"));
+		uint32_t id = (uint32_t)json_integer_value(json_object_get(node, "id"));
+		bool fenced = said && !strcmp(said, "fenced");
+
+		if (name && !strcmp(name, r->src)) {
+			r->src_id = id;
+			r->src_fenced = fenced;
+		}
+		if (name && !strcmp(name, r->dst)) {
+			r->dst_id = id;
+			r->dst_fenced = fenced;
+		}
 	}
 	return r->step != MOVE_STEP_MAX;
 }
@@ -453,8 +481,8 @@ static void row_look(struct moves *m, const struct row *r)
 		en->step = r->step;
 		en->since_ns = clock_now_ns();
 	}
-	src = life(m, r->src_id, &en->src_seen_ns);
-	dst = life(m, r->dst_id, &en->dst_seen_ns);
+	src = life(m, r->src_id, r->src_fenced, &en->src_seen_ns);
+	dst = life(m, r->dst_id, r->dst_fenced, &en->dst_seen_ns);
 	if (!strcmp(r->src, m->d->identity.node)) {
 		src_look(m, en, r);
 		ask(m, en, r, MOVER_SRC, dst);
@@ -602,18 +630,23 @@ static void on_agree(void *arg, const char *id)
 	moves_look(m);
 }
 
-/* A NO is a promise, and settles it; a YES leaves it to the other side. */
+/* A NO is a promise, and settles it; a YES leaves it to the other side, if there is one. */
 static void on_answer(void *arg, const char *id, enum mover_role role, enum move_answer answer)
 {
 	struct moves *m = arg;
-	json_t *o = answer == MOVE_NO ? state_migration_get(replica_db(m->d->replica), id, NULL) : NULL;
+	json_t *o = state_migration_get(replica_db(m->d->replica), id, NULL);
+	json_t *nodes = o ? state_node_ids(replica_db(m->d->replica), NULL) : NULL;
 	struct row r;
+	bool hangs = nodes && row_read(o, nodes, &r) && move_step_may_hang(r.step);
 
-	if (o && row_read(o, NULL, &r) && move_step_may_hang(r.step))
+	if (hangs && answer == MOVE_NO)
 		step(m, entry_need(m, id), &r, MOVE_FAILED, role == MOVER_SRC ? MOVE_SRC : MOVE_DST,
 		     role == MOVER_SRC ? "GO was not sent, and the destination is out of reach"
 				       : "GO was not received, and the source is out of reach",
 		     NULL);
+	else if (hangs && role == MOVER_SRC && r.dst_fenced)
+		src_restart(m, entry_need(m, id), &r);
+	json_decref(nodes);
 	json_decref(o);
 }
 

@@ -11,6 +11,7 @@
 
 #define TICK NS_PER_S
 #define AGENT_INTERVAL (3 * NS_PER_S)
+#define LOST_AFTER (2500 * NS_PER_MS)
 #define CLUSTER "c"
 
 /* ---- proposals ---- */
@@ -84,19 +85,127 @@ static void restarted(void *arg, const json_t *result, const struct err *e)
 	(void)e; /* the next tick looks again */
 }
 
-/* The manager's part of HA: what failed where it is starts there again, under a new epoch. */
+/* "up", "lost" or "fenced", and the number of what ended it last, as @h knows it. */
+static const char *life_of(const struct host *h, const char *node, json_int_t *ret_number)
+{
+	json_t *nodes = state_node_ids(h->db, NULL), *row;
+	const char *known = "up";
+	size_t i;
+
+	json_array_foreach (nodes, i, row) {
+		const char *life = json_string_value(json_object_get(row, "life"));
+
+		if (!strcmp(json_string_value(json_object_get(row, "name")), node) && strcmp(life, "up") != 0)
+			known = !strcmp(life, "fenced") ? "fenced" : "lost";
+	}
+	json_decref(nodes);
+	if (ret_number && strcmp(known, "up") != 0) {
+		row = state_node_get(h->db, node, NULL);
+		*ret_number = json_integer_value(json_object_get(row, "fencing"));
+		json_decref(row);
+	}
+	return known;
+}
+
+/* The manager's part of HA: what failed where it is starts there again, under a new epoch; elsewhere where its host is
+ * confirmed dead. */
+static void manage_guest(struct host *h)
+{
+	json_t *vm = state_vm_get(h->db, "web", NULL), *epoch = json_object_get(vm, "epoch");
+	const char *status = json_string_value(json_object_get(vm, "status"));
+	const char *owner = json_string_value(json_object_get(vm, "owner"));
+	const char *life = owner ? life_of(h, owner, NULL) : "up";
+	const struct host *to = &msim->hosts[1 + msim_below(HOSTS)];
+
+	if (!owner || json_is_string(json_object_get(vm, "migration"))) {
+		json_decref(vm);
+		return;
+	}
+	if (!strcmp(life, "fenced") && msim_present(to)) {
+		msim->places++;
+		daemon_propose(&h->d, "vm.place", NULL,
+			       json_pack("{s:s, s:s, s:O, s:b}", "name", "web", "node", to->d.identity.node, "epoch",
+					 epoch, "fenced", 1),
+			       restarted, h);
+	} else if (!strcmp(life, "up") && status && !strcmp(status, "failed")) {
+		daemon_propose(&h->d, "vm.restart", NULL,
+			       json_pack("{s:s, s:O, s:s}", "name", "web", "epoch", epoch, "kind", "crash"), restarted,
+			       h);
+	}
+	json_decref(vm);
+}
+
+/* Of a host that the ring has lost: it is said to be, switched off, and confirmed dead once it is seen to be off. */
+static void fence(struct host *h, struct host *victim)
+{
+	json_int_t number = 0;
+	const char *life = life_of(h, victim->d.identity.node, &number);
+
+	if (!strcmp(life, "up")) {
+		daemon_propose(&h->d, "node.lost", NULL, json_pack("{s:s}", "node", victim->d.identity.node), restarted,
+			       h);
+	} else if (!strcmp(life, "lost")) {
+		if (victim->power && msim->o.broken != BREAK_FENCE) {
+			msim_trace(victim, "is switched off");
+			msim_power_off(victim);
+		}
+		msim->fencings++;
+		daemon_propose(&h->d, "node.fenced", NULL,
+			       json_pack("{s:s, s:I, s:s}", "node", victim->d.identity.node, "number", number, "proof",
+					 "power"),
+			       restarted, h);
+	}
+}
+
 static void manage(struct host *h)
 {
-	json_t *vm = state_vm_get(h->db, "web", NULL);
-	const char *status = json_string_value(json_object_get(vm, "status"));
+	if (!replica_leads(h->d.replica) || !replica_synced(h->d.replica))
+		return;
+	manage_guest(h);
+	for (unsigned i = 1; i <= HOSTS && msim->fences; i++) {
+		struct host *other = &msim->hosts[i];
 
-	if (replica_leads(h->d.replica) && status && !strcmp(status, "failed") &&
-	    !json_is_string(json_object_get(vm, "migration")))
-		daemon_propose(&h->d, "vm.restart", NULL,
-			       json_pack("{s:s, s:O, s:s}", "name", "web", "epoch", json_object_get(vm, "epoch"),
-					 "kind", "crash"),
-			       restarted, h);
-	json_decref(vm);
+		if (msim_present(other))
+			other->away_since = 0;
+		else if (!other->away_since)
+			other->away_since = msim->now;
+		else if (msim->now >= other->away_since + LOST_AFTER)
+			fence(h, other);
+	}
+}
+
+/* ---- what node/host-lease.c says of this host ---- */
+
+static void alive(void *arg, const json_t *result, const struct err *e)
+{
+	struct host *h = arg;
+
+	(void)result;
+	h->cleared = !e && !strcmp(life_of(h, h->d.identity.node, NULL), "up");
+	msim_agent_soon(h);
+}
+
+/* Guests start once the log has a word of this daemon's; one that was confirmed dead says it when it is empty. */
+static void speak(struct host *h)
+{
+	json_int_t number = 0;
+	const char *life = life_of(h, h->d.identity.node, &number);
+	json_t *args;
+
+	if (strcmp(life, "up") != 0)
+		h->cleared = false;
+	if (h->cleared || !replica_synced(h->d.replica))
+		return;
+	if (!strcmp(life, "fenced") && h->qemu.exists && h->qemu.status != VM_STATUS_GONE) {
+		msim_qemu_die(h);
+		return;
+	}
+	args = json_pack("{s:s}", "node", h->d.identity.node);
+	if (strcmp(life, "up") != 0)
+		json_object_set_new(args, "number", json_integer(number));
+	if (!strcmp(life, "fenced"))
+		json_object_set_new(args, "empty", json_true());
+	daemon_propose(&h->d, "node.alive", NULL, args, alive, h);
 }
 
 static void tick(struct event *ev)
@@ -110,6 +219,7 @@ static void tick(struct event *ev)
 	}
 	msim_mover_look(ev->h);
 	moves_tick(ev->h->d.moves);
+	speak(ev->h);
 	manage(ev->h);
 	msim_at(TICK, tick, ev->h, true, 0, NULL);
 }
@@ -177,7 +287,7 @@ static void agent_look(struct event *ev)
 		return;
 	a = agent_plan(CLUSTER, &h->want, h->qemu.exists ? &have : NULL);
 	tell(h);
-	if (a.act != AGENT_START && a.act != AGENT_KILL)
+	if (a.act != AGENT_KILL && (a.act != AGENT_START || !h->cleared))
 		return;
 	msim_trace(h, "agent: %s, %s", agent_act_names[a.act], a.why);
 	h->acting = true;
@@ -218,7 +328,7 @@ void msim_daemon_start(struct host *h)
 
 	h->up = true;
 	h->life++;
-	h->known = h->look_due = h->applying = h->was_synced = false;
+	h->known = h->look_due = h->applying = h->was_synced = h->cleared = false;
 	h->acting = false;
 	h->told = NULL;
 	h->d.loop = (void *)h;

@@ -10,17 +10,17 @@
 
 static struct msim world;
 
-static const char *const rules[BREAK_MAX] = {"nothing", "go", "loaded", "agree", "owner"};
+static const char *const rules[BREAK_MAX] = {"nothing", "go", "loaded", "agree", "owner", "fence"};
 
 static int usage(void)
 {
 	fprintf(stderr,
-		"usage: moves-sim [--seed N] [--count N] [--trace] [--break go|loaded|agree|owner]\n"
+		"usage: moves-sim [--seed N] [--count N] [--trace] [--break go|loaded|agree|owner|fence]\n"
 		"  --seed N   the first seed (default 1)\n"
 		"  --count N  so many seeds (default 1)\n"
 		"  --trace    tell what happens\n"
 		"  --break R  break a rule: go on after GO was sent; run what is complete when the source is silent;\n"
-		"             GO without the agreement; start a guest that a move has in hand\n");
+		"             GO without the agreement; start a guest that a move has in hand; who is lost is dead\n");
 	return 2;
 }
 
@@ -42,7 +42,7 @@ int main(int argc, char **argv)
 						{"break", required_argument, NULL, 'b'},
 						{0}};
 	struct msim_options o = {.seed = 1};
-	uint64_t count = 1, events = 0, moved = 0, cancelled = 0, starts = 0;
+	uint64_t count = 1, events = 0, moved = 0, cancelled = 0, starts = 0, fencings = 0, places = 0;
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -69,8 +69,11 @@ int main(int argc, char **argv)
 		moved += world.moved;
 		cancelled += world.cancelled;
 		starts += world.starts;
+		fencings += world.fencings;
+		places += world.places;
 	}
-	printf("%" PRIu64 " seeds, %" PRIu64 " events, %" PRIu64 " moves, %" PRIu64 " cancelled, %" PRIu64 " starts\n",
-	       count, events, moved, cancelled, starts);
+	printf("%" PRIu64 " seeds, %" PRIu64 " events, %" PRIu64 " moves, %" PRIu64 " cancelled, %" PRIu64
+	       " starts, %" PRIu64 " hosts confirmed dead, %" PRIu64 " guests placed elsewhere\n",
+	       count, events, moved, cancelled, starts, fencings, places);
 	return 0;
 }

@@ -35,6 +35,7 @@ enum break_rule {
 	BREAK_LOADED, /* a destination that is complete runs the guest when it hears nothing more */
 	BREAK_AGREE,  /* GO without the agreement */
 	BREAK_OWNER,  /* the agent starts a guest that a move has in hand */
+	BREAK_FENCE,  /* who is lost counts as dead, though nobody has switched it off */
 	BREAK_MAX
 };
 
@@ -85,7 +86,7 @@ struct pending {
 
 struct host {
 	unsigned n;
-	bool power;
+	bool power, broken;  /* broken: it never comes back */
 	uint32_t boot, life; /* of the host, of its daemon */
 	bool up;             /* the daemon */
 	bool cut;            /* from the other two, as the ring sees it */
@@ -100,6 +101,8 @@ struct host {
 	/* agent */
 	struct agent_want want;
 	bool known, look_due, acting, was_synced;
+	bool cleared;       /* the log has a node.alive of this daemon's: guests may start */
+	int64_t away_since; /* 0: it is present */
 	const char *told;
 	int64_t told_epoch;
 };
@@ -136,6 +139,8 @@ struct msim {
 	uint64_t ran;                     /* how often the guest has begun to run */
 	unsigned starts, losses;          /* of the guest from its disks; deaths that may be a reason for one */
 	unsigned moves, moved, cancelled; /* asked for; ended so */
+	bool fences;                      /* there is a switch for the power of each host */
+	unsigned fencings, places;
 	unsigned points;
 	struct fault faults[FAULTS_MAX];
 	unsigned n_faults;
@@ -154,7 +159,9 @@ void msim_trace(const struct host *h, const char *fmt, ...) __attribute__((forma
 void msim_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Call @fn in @delay_ns unless the host is booted anew before then (or, with @daemon, its daemon started anew). */
 void msim_at(int64_t delay_ns, void (*fn)(struct event *ev), struct host *h, bool daemon, unsigned k, void *p);
+bool msim_present(const struct host *h); /* as the ring sees it */
 bool msim_quorate(const struct host *h);
+void msim_power_off(struct host *h);
 void msim_log_wake(void); /* whoever can goes on applying */
 void msim_log_changed(void);
 /* A command of host @h; takes @args. New reference. */

@@ -150,7 +150,7 @@ void msim_fail(const char *fmt, ...)
 
 /* ---- the log ---- */
 
-static bool present(const struct host *h)
+bool msim_present(const struct host *h)
 {
 	return h->power && h->up && !h->cut;
 }
@@ -160,8 +160,8 @@ bool msim_quorate(const struct host *h)
 	unsigned n = 0;
 
 	for (unsigned i = 1; i <= HOSTS; i++)
-		n += present(&msim->hosts[i]);
-	return present(h) && n > HOSTS / 2;
+		n += msim_present(&msim->hosts[i]);
+	return msim_present(h) && n > HOSTS / 2;
 }
 
 struct sqlite3 *replica_db(struct replica *r)
@@ -186,7 +186,7 @@ bool replica_leads(const struct replica *r)
 
 bool replica_member(const struct replica *r, uint32_t node)
 {
-	return msim_quorate((const void *)r) && node >= 1 && node <= HOSTS && present(&msim->hosts[node]);
+	return msim_quorate((const void *)r) && node >= 1 && node <= HOSTS && msim_present(&msim->hosts[node]);
 }
 
 static void applied(struct host *h, const json_t *command, const json_t *result, const struct err *e)
@@ -355,25 +355,36 @@ enum fault_kind {
 	FAULT_ENGINE,
 	FAULT_GUARD,
 	FAULT_QEMU,
+	FAULT_BREAK,
 	FAULT_MAX
 };
-static const char *const fault_names[FAULT_MAX] = {"daemon killed", "power", "cut",           "wire",
-						   "cable",         "slow",  "engine killed", "engine and guard killed",
-						   "QEMU killed"};
+static const char *const fault_names[FAULT_MAX] = {
+	"daemon killed", "power",          "cut", "wire", "cable", "slow", "engine killed", "engine and guard killed",
+	"QEMU killed",   "breaks for good"};
 
 static void power_on(struct event *ev)
 {
-	if (ev->h->power)
+	if (ev->h->power || ev->h->broken)
 		return;
 	ev->h->power = true;
 	msim_trace(ev->h, "boots");
 	msim_daemon_start(ev->h);
 }
 
-static void power_off(struct host *h)
+/* With it goes what it ran, or, as far as anybody knows, may have run. */
+static bool loses_a_guest(const struct host *h)
+{
+	bool loses = h->qemu.exists;
+
+	for (size_t i = 0; i < SIDES; i++)
+		loses |= h->sides[i].used && h->sides[i].role == MOVER_DST;
+	return loses;
+}
+
+void msim_power_off(struct host *h)
 {
 	msim_daemon_kill(h);
-	msim->losses += h->qemu.exists;
+	msim->losses += loses_a_guest(h);
 	h->power = false;
 	h->boot++;
 	h->qemu = (struct qemu){0};
@@ -382,6 +393,16 @@ static void power_off(struct host *h)
 	msim_wire_changed();
 	msim_log_changed();
 	msim_at(msim_between(300, 25000), power_on, h, false, 0, NULL);
+}
+
+/* One at most: the others have quorum. Without fencing a move could not end then. */
+static void fault_break(struct host *h)
+{
+	for (unsigned i = 1; i <= HOSTS; i++)
+		if (msim->hosts[i].broken || !msim->fences)
+			return;
+	h->broken = true;
+	msim_power_off(h);
 }
 
 static void daemon_again(struct event *ev)
@@ -443,7 +464,10 @@ static void fault_fire(struct event *ev)
 		msim_at(msim_between(50, msim_below(2) ? 3000 : 25000), daemon_again, h, false, 0, NULL);
 		break;
 	case FAULT_POWER:
-		power_off(h);
+		msim_power_off(h);
+		break;
+	case FAULT_BREAK:
+		fault_break(h);
 		break;
 	case FAULT_CUT:
 		fault_cut(h);
@@ -552,6 +576,12 @@ static void check_now(void)
 		msim_fail("S1: %u QEMUs run the guest", running);
 }
 
+/* The first of those that are to be at rest. */
+static const struct host *witness(void)
+{
+	return &msim->hosts[msim->hosts[1].broken ? 2 : 1];
+}
+
 /* The move @o as it was written down on host @h. */
 static void check_move(const struct host *h, const json_t *o)
 {
@@ -561,7 +591,7 @@ static void check_move(const struct host *h, const json_t *o)
 		msim_fail("S4: move %s is %s for ever", json_string_value(json_object_get(o, "id")), step);
 	if (!strcmp(step, "done") && json_is_true(json_object_get(o, "cancel")))
 		msim_fail("S3: a cancel was acknowledged and the guest moved");
-	if (h->n == 1) {
+	if (h == witness()) {
 		msim->moved += !strcmp(step, "done");
 		msim->cancelled += !strcmp(step, "cancelled");
 	}
@@ -585,7 +615,7 @@ static const char *unrest(const struct host *h)
 static bool at_rest(void)
 {
 	for (unsigned i = 1; i <= HOSTS; i++)
-		if (unrest(&msim->hosts[i]))
+		if (!msim->hosts[i].broken && unrest(&msim->hosts[i]))
 			return false;
 	return true;
 }
@@ -594,7 +624,7 @@ static bool moves_at_rest(void)
 {
 	int64_t n = -1;
 
-	return sql_number(msim->hosts[1].db, NULL, &n, "SELECT count(*) FROM migration WHERE finished IS NULL") > 0 &&
+	return sql_number(witness()->db, NULL, &n, "SELECT count(*) FROM migration WHERE finished IS NULL") > 0 &&
 	       n == 0;
 }
 
@@ -605,18 +635,20 @@ static void check_end(void)
 	size_t k;
 
 	for (unsigned i = 1; i <= HOSTS; i++) {
-		json_t *list = state_migration_list(msim->hosts[i].db, false, NULL);
+		const struct host *h = &msim->hosts[i];
+		json_t *list = h->broken ? NULL : state_migration_list(h->db, false, NULL);
 
+		if (h->broken)
+			continue;
 		json_array_foreach (list, k, o)
-			check_move(&msim->hosts[i], o);
+			check_move(h, o);
 		json_decref(list);
-		state_machine.digest(msim->hosts[i].db, digest[i != 1], NULL);
-		if (memcmp(digest[0], digest[i != 1], 32) != 0)
-			msim_fail("S3: hosts 1 and %u have different states", i);
+		state_machine.digest(h->db, digest[h != witness()], NULL);
+		if (memcmp(digest[0], digest[h != witness()], 32) != 0)
+			msim_fail("S3: hosts %u and %u have different states", witness()->n, i);
+		if (unrest(h))
+			msim_fail("S4: n%u %s", i, unrest(h));
 	}
-	for (unsigned i = 1; i <= HOSTS; i++)
-		if (unrest(&msim->hosts[i]))
-			msim_fail("S4: n%u %s", i, unrest(&msim->hosts[i]));
 	if (msim->starts > 1 + msim->losses)
 		msim_fail("S4: the guest was started afresh %u times after %u deaths", msim->starts - 1, msim->losses);
 }
@@ -685,6 +717,7 @@ static void begin(void)
 		script(h->db, "SAVEPOINT seed");
 		msim_daemon_start(h);
 	}
+	msim->fences = msim_below(2);
 	faults_plan();
 	msim_at(msim_between(300, 3000), client, NULL, false, 0, NULL);
 	msim_log_changed();
