@@ -36,6 +36,7 @@ static const char *const sql_text[STORE_SQL_MAX] = {
 		 " applied = ?6, applied_epoch = ?7, chain = ?8, format = ?9"),
 	[STORE_SQL_LOG_ADD] = "INSERT INTO replica_log VALUES (?, ?, ?, ?, ?, ?, ?)",
 	[STORE_SQL_LOG_CUT] = "DELETE FROM replica_log WHERE idx >= ?",
+	[STORE_SQL_LOG_END] = "SELECT max(idx) FROM replica_log",
 	[STORE_SQL_LOG_SIZE] = "SELECT total(length(data)) FROM replica_log WHERE idx < ?",
 	[STORE_SQL_LOG_TRIM] = "DELETE FROM replica_log WHERE idx < ?",
 	[STORE_SQL_DONE_ADD] = "INSERT INTO replica_done VALUES (?, ?, ?, ?)",
@@ -603,19 +604,34 @@ int store_db_snapshot(const char *path, const char *to, uint64_t *ret_index, str
 	return r;
 }
 
-/* Make the state in @db ours: our promise, a learner's mark, no entries behind what is applied. */
+/* Where our log ends. */
+static int log_end(struct store_db *s, uint64_t *ret, struct err *e)
+{
+	sqlite3_stmt *q = s->sql[STORE_SQL_LOG_END];
+	int r = sqlite3_step(q) == SQLITE_ROW ? 0 : db_err(s->db, "state database", e);
+
+	*ret = r == 0 && column_n(q, 0) > s->meta.applied ? column_n(q, 0) : s->meta.applied;
+	sqlite3_reset(q);
+	return r;
+}
+
+/* Make the state in @db ours: our promise, no entries behind what is applied. It makes a learner of us (cluster/core.h)
+ * unless it reaches as far as all that we may have acknowledged: what of that is committed is in it. */
 static int adopt(struct store_db *s, sqlite3 *db, struct err *e)
 {
 	struct store_meta m;
 	sqlite3_stmt *q = NULL;
 	_free_ char *cut = NULL;
+	uint64_t end;
 	int format = 0, r;
 
+	if (log_end(s, &end, e) < 0)
+		return -1;
 	if (meta_load(db, &m, &format, e) < 0 || format_check(format, e) < 0)
 		return 1;
 	m.promised = s->meta.promised;
 	m.promised_to = s->meta.promised_to;
-	m.learner = true;
+	m.learner = s->meta.learner || s->meta.diverged || m.applied < end;
 	m.diverged = false;
 	m.alone = false;
 	cut = xasprintf("DELETE FROM replica_log WHERE idx > %lld", (long long)m.applied);

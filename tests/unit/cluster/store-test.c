@@ -36,6 +36,7 @@ struct box {
 	bool made;
 	uint64_t snapshot_size, snapshot_index, fetched;
 	int installed, no_good;
+	bool learner; /* as the installed snapshot says */
 };
 
 static void on_applied(void *arg, const struct store_applied *a)
@@ -103,7 +104,7 @@ static void on_fetch_installed(void *arg, const struct core_disk *disk)
 	}
 	b->installed++;
 	b->applied = b->last = disk->applied;
-	assert_true(disk->learner);
+	b->learner = disk->learner;
 	for (size_t i = 0; i < disk->n; i++)
 		entry_unref(disk->tail[i]);
 }
@@ -528,7 +529,7 @@ static void send_snapshot(struct box *from, struct box *to, bool spoil)
 
 static void a_snapshot_makes_another_host_equal(void **state)
 {
-	struct core_write promise = {.serial = 1, .meta = true, .promised = 12, .promised_to = 3};
+	struct core_write promise = {.serial = 1, .meta = true, .promised = 12, .promised_to = 3, .learner = true};
 	struct err e = ERR_INIT;
 	struct box a, b;
 
@@ -545,6 +546,7 @@ static void a_snapshot_makes_another_host_equal(void **state)
 	send_snapshot(&a, &b, false);
 	assert_int_equal(a.snapshot_index, 3000);
 	assert_int_equal(b.installed, 1);
+	assert_true(b.learner); /* it was one before */
 	assert_int_equal(b.applied, 3000);
 	assert_int_equal(kv_count(store_db(b.store)), 3000);
 	put_text(&a, ENTRY_CHECK, NULL);
@@ -561,6 +563,44 @@ static void a_snapshot_makes_another_host_equal(void **state)
 	assert_true(b.disk.learner);
 	end(&a);
 	end(&b);
+}
+
+/* What a member may have acknowledged is in its log. A snapshot that ends before that takes some of it away; in one
+ * that does not, all of it is that was committed. */
+static void a_snapshot_makes_a_learner_of_whom_it_takes_entries_from(void **state)
+{
+	static const struct {
+		uint64_t applied, log;
+		bool learner;
+	} rows[] = {{50, 50, false}, {50, 99, false}, {50, 100, false}, {50, 101, true}, {0, 0, false}};
+	struct box a, b;
+
+	(void)state;
+	begin(&a);
+	open_box(&a);
+	for (uint64_t i = 0; i < 100; i++)
+		put_key(&a, i);
+	until(&a, a.written == a.serial);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		begin(&b);
+		open_box(&b);
+		for (uint64_t k = 0; k < rows[i].applied; k++)
+			put_key(&b, k);
+		while (b.last < rows[i].log) {
+			struct entry *e = entry_make(&b, ENTRY_COMMAND, "{}");
+
+			put(&b, &e, 1, 0);
+		}
+		send_snapshot(&a, &b, false);
+		assert_int_equal(b.installed, 1);
+		assert_int_equal(b.applied, 100);
+		assert_int_equal(b.learner, rows[i].learner);
+		close_box(&b);
+		open_box(&b);
+		assert_int_equal(b.disk.learner, rows[i].learner);
+		end(&b);
+	}
+	end(&a);
 }
 
 static void a_damaged_snapshot_is_no_good_and_changes_nothing(void **state)
@@ -652,6 +692,7 @@ int main(void)
 		cmocka_unit_test(a_full_disk_is_tried_again_until_there_is_room),
 		cmocka_unit_test(a_disk_that_fails_inside_a_command_is_not_the_commands_fault),
 		cmocka_unit_test(a_snapshot_makes_another_host_equal),
+		cmocka_unit_test(a_snapshot_makes_a_learner_of_whom_it_takes_entries_from),
 		cmocka_unit_test(a_damaged_snapshot_is_no_good_and_changes_nothing),
 		cmocka_unit_test(an_old_log_is_forgotten_and_the_newest_of_it_kept),
 		cmocka_unit_test(a_log_of_large_entries_is_kept_short_by_its_bytes),
