@@ -8,7 +8,8 @@
  * whether they may go on, cmap says how many hosts are configured. cluster/bus-view.h makes one view of what they say.
  * While the quorum service has not yet named the ring that the process group is on, the group is not heard: what comes
  * next belongs to a view that cannot be told yet. That takes a moment; after HOLD_LIMIT the members are told that they
- * have no quorum, and the group is heard again.
+ * have no quorum, and the group is heard again. Words to one member go past corosync (cluster/bus-direct.h), to the
+ * addresses that cmap has of its host.
  *
  * Traps (docs/cluster.md names their tests):
  *   - CS_ERR_TRY_AGAIN is flow control, and the answer while the ring changes: the message stays in the queue and
@@ -39,6 +40,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cluster/bus-direct.h"
 #include "cluster/bus-view.h"
 #include "cluster/frag.h"
 
@@ -75,8 +77,9 @@ struct bus_corosync {
 	struct bus_quorum hosts;
 	struct bus_nodes nodes;
 	bool nodes_stale;
-	int64_t hold_since; /* the group is not heard; 0: it is */
-	bool hold_over;     /* for too long */
+	struct direct *direct; /* NULL: its port could not be had */
+	int64_t hold_since;    /* the group is not heard; 0: it is */
+	bool hold_over;        /* for too long */
 	struct bus_view view;
 
 	STAILQ_HEAD(queue, queued) queue, urgent;
@@ -162,6 +165,13 @@ static void queue_send(struct bus_corosync *c, int64_t now)
 	}
 }
 
+static bool corosync_send_to(struct bus *b, uint32_t node, const void *data, size_t size)
+{
+	struct bus_corosync *c = corosync_of(b);
+
+	return c->connected && c->direct && direct_send(c->direct, node, data, size);
+}
+
 static int corosync_send(struct bus *b, const void *data, size_t size, bool urgent, struct err *e)
 {
 	struct bus_corosync *c = corosync_of(b);
@@ -223,8 +233,19 @@ static void on_deliver(cpg_handle_t handle, const struct cpg_name *group, uint32
 	(void)pid;
 	if (r < 0)
 		log_debug("event=bus-piece node=%u error=\"%s\"", node, e.text);
-	if (r > 0)
+	if (r <= 0)
+		return;
+	if (whole[0] != DIRECT_MAGIC)
 		c->bus.handlers.deliver(c->bus.arg, node, whole, whole_size);
+	else if (c->direct && direct_on_hello(c->direct, node, whole, whole_size, &e) < 0)
+		log_debug("event=bus-hello node=%u error=\"%s\"", node, e.text);
+}
+
+static void on_direct(void *arg, uint32_t node, const uint8_t *data, size_t size)
+{
+	struct bus_corosync *c = arg;
+
+	c->bus.handlers.direct(c->bus.arg, node, data, size);
 }
 
 /* Members that come or go together with their hosts are followed by the ring that says so. */
@@ -334,6 +355,39 @@ static bool nodes_read(struct bus_corosync *c)
 	return true;
 }
 
+/* The addresses of the host whose id stands at @key, "nodelist.node.N.nodeid". */
+static void addresses_read(struct bus_corosync *c, const char *key, struct direct_host *ret)
+{
+	int prefix = (int)(strrchr(key, '.') - key);
+
+	for (unsigned i = 0; i < DIRECT_LINKS_MAX; i++) {
+		char name[CMAP_KEYNAME_MAXLEN + 1], *address;
+
+		snprintf(name, sizeof(name), "%.*s.ring%u_addr", prefix, key, i);
+		if (cmap_get_string(c->cmap, name, &address) != CS_OK)
+			continue;
+		snprintf(ret->addresses[i], sizeof(ret->addresses[i]), "%s", address);
+		free(address);
+	}
+}
+
+/* Where the hosts are, for words to one of them. Should it change meanwhile, it is read again. */
+static void hosts_read(struct bus_corosync *c)
+{
+	struct direct_host hosts[BUS_NODES_MAX] = {0};
+	char key[CMAP_KEYNAME_MAXLEN + 1];
+	cmap_iter_handle_t iter;
+	size_t n = 0;
+
+	if (!c->direct || cmap_iter_init(c->cmap, "nodelist.node.", &iter) != CS_OK)
+		return;
+	while (n < BUS_NODES_MAX && cmap_iter_next(c->cmap, iter, key, NULL, NULL) == CS_OK)
+		if (!strcmp(strrchr(key, '.'), ".nodeid") && cmap_get_uint32(c->cmap, key, &hosts[n].id) == CS_OK)
+			addresses_read(c, key, &hosts[n++]);
+	cmap_iter_finalize(c->cmap, iter);
+	direct_hosts(c->direct, c->bus.self, hosts, n);
+}
+
 /* ---- the connection ---- */
 
 static void disconnect(struct bus_corosync *c, int64_t now)
@@ -358,12 +412,25 @@ static void disconnect(struct bus_corosync *c, int64_t now)
 	c->joiner = frag_joiner_new(BUS_MESSAGE_MAX);
 }
 
+/* Members that are new in a view have not heard how this one is reached. */
+static void hello_send(struct bus_corosync *c)
+{
+	uint8_t hello[DIRECT_HELLO_SIZE];
+
+	if (!c->direct)
+		return;
+	direct_hello(c->direct, hello);
+	bus_send_urgent(&c->bus, hello, sizeof(hello), NULL);
+}
+
 static void view_tell(struct bus_corosync *c, const struct bus_view *v)
 {
 	if (bus_view_equal(v, &c->view))
 		return;
 	c->view = *v;
 	c->bus.handlers.view(c->bus.arg, v);
+	if (v->n > 1)
+		hello_send(c);
 }
 
 /* @service_quorate: corosync is there, and says so. */
@@ -515,8 +582,12 @@ static void connection_dispatch(struct bus_corosync *c, int64_t now)
 		return;
 	if (p[FD_CMAP].revents)
 		failed(c, "cmap_dispatch", cmap_dispatch(c->cmap, CS_DISPATCH_ALL));
-	if (c->nodes_stale && nodes_read(c))
+	if (c->nodes_stale && nodes_read(c)) {
 		c->nodes_stale = false;
+		hosts_read(c);
+	}
+	if (c->direct)
+		direct_dispatch(c->direct, now);
 	if (p[FD_QUORUM].revents)
 		failed(c, "quorum_dispatch", quorum_dispatch(c->quorum, CS_DISPATCH_ALL));
 	if (p[FD_GROUP].revents)
@@ -555,6 +626,8 @@ static size_t corosync_fds(struct bus *b, int ret[BUS_FDS_MAX])
 	ret[n++] = c->fds[FD_CMAP];
 	if (c->hold_since == 0 || c->hold_over)
 		ret[n++] = c->fds[FD_GROUP];
+	if (c->direct)
+		ret[n++] = direct_fd(c->direct);
 	return n;
 }
 
@@ -578,6 +651,8 @@ static int64_t corosync_deadline(struct bus *b)
 		at = c->hold_since + HOLD_LIMIT;
 	if (c->group.moving && (at < 0 || c->moving_since + MOVING_LIMIT < at))
 		at = c->moving_since + MOVING_LIMIT;
+	if (c->direct && direct_deadline(c->direct) > 0 && (at < 0 || direct_deadline(c->direct) < at))
+		at = direct_deadline(c->direct);
 	return at;
 }
 
@@ -587,17 +662,20 @@ static void corosync_free(struct bus *b)
 
 	disconnect(c, 0);
 	frag_joiner_free(c->joiner);
+	direct_free(c->direct);
 	free(c);
 }
 
-struct bus *bus_corosync_new(const char *group)
+struct bus *bus_corosync_new(const char *group, uint16_t port)
 {
 	static const struct bus_ops ops = {.send = corosync_send,
+					   .send_to = corosync_send_to,
 					   .fds = corosync_fds,
 					   .deadline = corosync_deadline,
 					   .dispatch = corosync_dispatch,
 					   .free = corosync_free};
 	struct bus_corosync *c = xcalloc(1, sizeof(*c));
+	struct err e = ERR_INIT;
 
 	c->bus.ops = &ops;
 	c->name.length = (uint32_t)snprintf(c->name.value, sizeof(c->name.value), "%s", group);
@@ -605,6 +683,12 @@ struct bus *bus_corosync_new(const char *group)
 	STAILQ_INIT(&c->urgent);
 	if (RAND_bytes((unsigned char *)&c->number, sizeof(c->number)) != 1)
 		abort();
+	c->direct = direct_new(port, on_direct, c, &e);
+	if (!c->direct)
+		log_warning(
+			"event=bus-direct error=\"%s\" text=\"members answer this host over corosync alone, which is "
+			"slower\"",
+			e.text);
 	disconnect(c, -RECONNECT);
 	return &c->bus;
 }

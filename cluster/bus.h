@@ -19,12 +19,15 @@
  *   - a message may be lost when the view changes. Around such a change members may see different views for a while,
  *     and a member that was cut off may have been given messages with gaps before it learns that it was.
  *
+ * Beside that order a bus may have a way to one member alone, which promises nothing: bus_send_to().
+ *
  * A bus has no loop and no thread: whoever owns it polls its descriptors and calls bus_dispatch() when one is readable
  * or when the deadline has come.
  */
 
 #define BUS_NODES_MAX 64
 #define BUS_FDS_MAX 4
+#define BUS_DIRECT_MAX 1024U
 #define BUS_MESSAGE_MAX (8U << 20)
 #define BUS_URGENT_MAX (16U << 10)
 
@@ -52,6 +55,7 @@ struct bus_view {
 struct bus_handlers {
 	void (*deliver)(void *arg, uint32_t node, const uint8_t *data, size_t size);
 	void (*view)(void *arg, const struct bus_view *view);
+	void (*direct)(void *arg, uint32_t node, const uint8_t *data, size_t size); /* what bus_send_to() sent */
 };
 
 struct bus;
@@ -59,6 +63,7 @@ struct bus;
 /* What an implementation fills in; struct bus is the first member of its own struct. */
 struct bus_ops {
 	int (*send)(struct bus *b, const void *data, size_t size, bool urgent, struct err *e);
+	bool (*send_to)(struct bus *b, uint32_t node, const void *data, size_t size); /* NULL: no such way */
 	size_t (*fds)(struct bus *b, int ret[BUS_FDS_MAX]);
 	int64_t (*deadline)(struct bus *b);
 	void (*dispatch)(struct bus *b, int64_t now_ns);
@@ -92,6 +97,14 @@ static inline int bus_send(struct bus *b, const void *data, size_t size, struct 
 static inline int bus_send_urgent(struct bus *b, const void *data, size_t size, struct err *e)
 {
 	return b->ops->send(b, data, size, true, e);
+}
+
+/* Send at most BUS_DIRECT_MAX bytes to @node alone, past the order and at once. They may be lost, come late, twice,
+ * before or after anything else, and out of a view that is over; but they are that member's. False: there is no such
+ * way now, tell everybody. */
+static inline bool bus_send_to(struct bus *b, uint32_t node, const void *data, size_t size)
+{
+	return b->ops->send_to && b->ops->send_to(b, node, data, size);
 }
 
 /* The descriptors to poll for reading. They may change with every dispatch; one that was closed is missing for at least
@@ -128,7 +141,8 @@ static inline bool bus_ring_equal(struct bus_ring a, struct bus_ring b)
 /* One host alone: what is sent comes back. Quorate from the first dispatch on. Caller frees. */
 struct bus *bus_local_new(uint32_t self);
 
-/* The corosync of this host, which may come and go; @group names the process group. Caller frees. */
-struct bus *bus_corosync_new(const char *group);
+/* The corosync of this host, which may come and go; @group names the process group, @port is that of the datagrams that
+ * go past it (0: any). Caller frees. */
+struct bus *bus_corosync_new(const char *group, uint16_t port);
 
 #endif

@@ -117,7 +117,8 @@ struct core {
 	bool epoch_two;   /* its leader and this member counted two hosts when it began */
 	uint64_t matched; /* the log is the leader's up to here */
 	uint64_t commit;
-	uint64_t acked; /* last ACK sent */
+	uint64_t acked;       /* last ACK sent ... */
+	int64_t ack_again_ns; /* ... to the leader alone, and when it goes to all; 0: it went, or is committed */
 	bool synced, was_synced;
 	int64_t heard_ns; /* last sign of the leader's life, or of our own as the leader */
 	int64_t fresh_ns;
@@ -128,7 +129,11 @@ struct core {
 	/* leading */
 	STAILQ_HEAD(queued_list, queued) queue;
 	size_t queue_n, queue_bytes;
-	unsigned entries_inflight; /* ENTRIES sent that have not come back */
+	unsigned entries_inflight;    /* ENTRIES sent that have not come back */
+	uint64_t commit_told;         /* by the newest ENTRIES */
+	int64_t commit_tell_ns;       /* when a newer one is told at the latest, 0: there is none */
+	int64_t lead_ns, lead_gap_ns; /* when the newest entries were sent, and how long after those before */
+	bool commit_waited;           /* a caller on another host waits for it */
 	int64_t check_ns;
 
 	/* proposing */
@@ -167,6 +172,7 @@ struct core {
 struct peer *peer_get(struct core *c, uint32_t id);
 void round_begin(struct core *c, int64_t now, uint32_t round);
 void core_send_msg(struct core *c, struct msg *m);
+bool core_send_msg_to(struct core *c, uint32_t to, struct msg *m); /* false: not sent */
 void alarm_set(struct core *c, enum core_alarm what, uint32_t node, bool on);
 void disk_works(struct core *c);
 
@@ -185,6 +191,7 @@ void log_epoch_begin(struct core *c, uint64_t epoch, uint32_t leader, uint8_t fl
 void log_beat(struct core *c, int64_t now);
 void log_on_entries(struct core *c, int64_t now, uint32_t from, struct msg *m, const uint8_t *data, size_t size);
 void log_on_ack(struct core *c, uint32_t from, const struct msg *m);
+void log_tick(struct core *c, int64_t now);
 void log_flush(struct core *c, int64_t now);
 
 /* core-alone.c */
@@ -199,6 +206,7 @@ void alone_flush(struct core *c, int64_t now);
 
 /* core-propose.c */
 void propose_on_propose(struct core *c, uint32_t from, struct msg *m);
+uint32_t lowest_version(const struct core *c);
 void propose_on_refuse(struct core *c, const struct msg *m);
 void propose_synced(struct core *c);
 void propose_no_quorum(struct core *c);

@@ -8,6 +8,7 @@
 #include "cluster/core-int.h"
 
 #define APPLY_MAX 4096U /* entries in one write */
+#define FEW 8U          /* entries that a follower takes first and applies afterwards */
 #define INFLIGHT_MAX 2U /* messages of entries on the bus; meanwhile the next one fills up */
 
 /* ---- the tail: entries behind `applied` ---- */
@@ -135,6 +136,8 @@ void log_epoch_begin(struct core *c, uint64_t epoch, uint32_t leader, uint8_t fl
 	c->leader = leader;
 	c->matched = 0;
 	c->acked = 0;
+	c->ack_again_ns = 0;
+	c->commit_tell_ns = 0;
 	c->synced = c->applied_epoch == epoch;
 	c->heard_ns = now;
 	c->need_ns = 0;
@@ -162,6 +165,9 @@ static void entries_send(struct core *c, int64_t now)
 	if (c->entries_inflight++ == 0)
 		c->inflight_ns = now;
 	c->heard_ns = now;
+	c->commit_told = c->commit;
+	c->commit_tell_ns = 0;
+	c->commit_waited = false;
 }
 
 /* A sign of life, which also tells a member that missed something that it did. */
@@ -213,6 +219,8 @@ static void lead_flush(struct core *c, int64_t now)
 			lead_append(c, q->entry);
 			free(q);
 		}
+		c->lead_gap_ns = now - c->lead_ns;
+		c->lead_ns = now;
 		entries_send(c, now);
 	}
 }
@@ -321,6 +329,8 @@ void log_on_entries(struct core *c, int64_t now, uint32_t from, struct msg *m, c
 	c->heard_ns = now;
 	if (m->commit > c->commit)
 		c->commit = m->commit;
+	if (c->commit >= c->acked)
+		c->ack_again_ns = 0;
 	if (m->to == 0 && c->fresh_goal_ns == 0) {
 		c->fresh_goal = m->commit;
 		c->fresh_goal_ns = now;
@@ -363,35 +373,84 @@ static void commit_advance(struct core *c)
 		if (!c->epoch_alone || c->peers[i].id == c->leader || c->o.break_alone_acks)
 			acks[i] = c->peers[i].ack;
 	qsort(acks, c->n_peers, sizeof(acks[0]), descending);
-	if (c->n_peers >= needed && acks[needed - 1] > c->commit)
-		c->commit = acks[needed - 1];
+	if (c->n_peers < needed)
+		return;
+	while (c->commit < acks[needed - 1]) {
+		const struct entry *e = log_entry(c, ++c->commit);
+
+		c->commit_waited |= e && e->kind == ENTRY_COMMAND && e->node != c->o.self;
+	}
 }
 
 void log_on_ack(struct core *c, uint32_t from, const struct msg *m)
 {
 	struct peer *p = peer_get(c, from);
 
-	if (!p || m->epoch != c->epoch || m->index <= p->ack)
+	if (!p || c->phase != PHASE_LEADING || m->epoch != c->epoch || m->index <= p->ack)
 		return;
 	p->ack = m->index;
 	p->flags = m->flags;
 	commit_advance(c);
 }
 
-static void ack_flush(struct core *c)
+/* To whom it matters: the leader. */
+static void ack_send(struct core *c, int64_t now)
+{
+	struct msg m = {.type = MSG_ACK, .epoch = c->epoch, .index = c->acked};
+
+	if (c->phase == PHASE_LEADING)
+		log_on_ack(c, c->o.self, &m);
+	else if (!c->epoch_alone && core_send_msg_to(c, c->leader, &m))
+		c->ack_again_ns = now + CORE_ACK_AGAIN;
+	else
+		core_send_msg(c, &m);
+}
+
+static void ack_flush(struct core *c, int64_t now)
 {
 	uint64_t upto = c->o.break_ack_early ? log_last(c) : c->durable;
-	struct msg m = {.type = MSG_ACK, .epoch = c->epoch};
 
 	if (upto > c->matched)
 		upto = c->matched;
 	if (upto <= c->acked || (c->learner && !c->epoch_alone) ||
 	    (c->phase != PHASE_LEADING && c->phase != PHASE_FOLLOWING) || log_epoch_of(c, upto) != c->epoch)
 		return;
-	c->acked = m.index = upto;
+	c->acked = upto;
 	if (upto > c->commit ||
 	    c->epoch_alone) /* otherwise others have made the majority; the next one says this too */
-		core_send_msg(c, &m);
+		ack_send(c, now);
+}
+
+/* While entries come every now and then, the next ones will tell. */
+static int64_t commit_lazy(const struct core *c)
+{
+	int64_t soon = 2 * c->lead_gap_ns;
+
+	return soon > CORE_COMMIT_LAZY && soon <= CORE_COMMIT_LAZIEST ? soon : CORE_COMMIT_LAZY;
+}
+
+/* The leader tells how far the commit has come: with the next entries if it can, at once if somebody waits for it. */
+static void commit_flush(struct core *c, int64_t now)
+{
+	if (c->commit <= c->commit_told || c->view.n < 2)
+		return;
+	if (c->commit_waited && c->entries_inflight < INFLIGHT_MAX)
+		log_beat(c, now);
+	else if (c->commit_tell_ns == 0)
+		c->commit_tell_ns = now + commit_lazy(c);
+}
+
+void log_tick(struct core *c, int64_t now)
+{
+	struct msg m = {.type = MSG_ACK, .epoch = c->epoch, .index = c->acked};
+
+	if (c->phase == PHASE_LEADING && c->commit_tell_ns && now >= c->commit_tell_ns)
+		log_beat(c, now);
+	if (c->ack_again_ns && now >= c->ack_again_ns) {
+		c->ack_again_ns = 0;
+		if (c->phase == PHASE_FOLLOWING)
+			core_send_msg(c, &m);
+	}
 }
 
 /* ---- the disk ---- */
@@ -424,6 +483,8 @@ static void disk_flush(struct core *c)
 	size_t n_apply = applicable(c), n_append = log_last(c) + 1 - c->unwritten;
 	struct entry **list;
 
+	if (c->phase == PHASE_FOLLOWING && n_append && n_append + n_apply <= FEW)
+		n_apply = 0; /* the leader waits for the disk, nobody here does: apply when that is done */
 	if (c->fetch_installing || (!w.meta && !w.cut_from && !n_append && !n_apply))
 		return;
 	list = xcalloc(n_append + n_apply, sizeof(struct entry *));
@@ -479,10 +540,13 @@ void log_flush(struct core *c, int64_t now)
 			c->fresh_goal = c->commit;
 			c->fresh_goal_ns = now;
 		}
-		lead_check(c, now);
-		lead_flush(c, now);
 		membership_begin(c, c->history);
 	}
-	ack_flush(c);
+	ack_flush(c, now);
+	if (c->phase == PHASE_LEADING) {
+		lead_check(c, now);
+		lead_flush(c, now);
+		commit_flush(c, now);
+	}
 	disk_flush(c);
 }

@@ -39,7 +39,7 @@ void queue_clear(struct core *c)
 }
 
 /* The newest command version that every member heard in this round knows. */
-static uint32_t lowest_version(const struct core *c)
+uint32_t lowest_version(const struct core *c)
 {
 	uint32_t lowest = c->o.version;
 

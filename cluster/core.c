@@ -40,13 +40,24 @@ void alarm_set(struct core *c, enum core_alarm what, uint32_t node, bool on)
 	c->io->alarm(c->arg, what, node, on);
 }
 
-void core_send_msg(struct core *c, struct msg *m)
+static void msg_make(struct core *c, struct msg *m)
 {
 	m->history = c->history;
 	m->flags |= alone_flags(c);
 	m->flags |= (c->learner ? MSG_LEARNER : 0) | (c->failed ? MSG_FAILED : 0) | (c->diverged ? MSG_DIVERGED : 0);
 	msg_begin(&c->buf, m);
+}
+
+void core_send_msg(struct core *c, struct msg *m)
+{
+	msg_make(c, m);
 	c->io->send(c->arg, c->buf.data, c->buf.len);
+}
+
+bool core_send_msg_to(struct core *c, uint32_t to, struct msg *m)
+{
+	msg_make(c, m);
+	return c->io->send_to && c->io->send_to(c->arg, to, c->buf.data, c->buf.len);
 }
 
 /* A majority of the configured hosts. */
@@ -379,6 +390,16 @@ void core_deliver(struct core *c, int64_t now, uint32_t from, const uint8_t *dat
 	dispatch(c, now, from, &m, data, size);
 }
 
+void core_direct(struct core *c, int64_t now, uint32_t from, const uint8_t *data, size_t size)
+{
+	struct msg m;
+
+	if (!c->has_view || from == c->o.self || msg_decode(data, size, &m, NULL) < 0 || m.type != MSG_ACK ||
+	    (m.history && c->history && m.history != c->history) || !alone_heard(c, now, from, &m))
+		return;
+	log_on_ack(c, from, &m);
+}
+
 void disk_works(struct core *c)
 {
 	c->failed = false;
@@ -425,6 +446,7 @@ void core_tick(struct core *c, int64_t now)
 			    c->round + 1); /* the bus has lost something; a new epoch settles what became of it */
 	if (c->phase == PHASE_LEADING && now >= c->heard_ns + CORE_BEAT_EVERY)
 		log_beat(c, now);
+	log_tick(c, now);
 	propose_tick(c, now);
 	sync_tick(c, now);
 }
@@ -449,7 +471,9 @@ int64_t core_deadline(const struct core *c)
 	if (c->phase == PHASE_LEADING) {
 		deadline_min(&d, c->heard_ns + CORE_BEAT_EVERY);
 		deadline_min(&d, c->check_ns + c->o.check_every_ns);
+		deadline_min(&d, c->commit_tell_ns);
 	}
+	deadline_min(&d, c->ack_again_ns);
 	if (p && !c->synced)
 		deadline_min(&d, p->since + CORE_UNSENT_LIMIT);
 	if (c->need_ns)
@@ -548,7 +572,7 @@ void core_status(const struct core *c, struct core_status *ret)
 				    .history = c->history,
 				    .expected = c->view.expected,
 				    .needed = majority(c),
-				    .lowest_version = c->o.version,
+				    .lowest_version = lowest_version(c),
 				    .fresh_ns = c->fresh_ns,
 				    .fetching = c->fetching,
 				    .fetched = c->fetch_written,
@@ -558,21 +582,4 @@ void core_status(const struct core *c, struct core_status *ret)
 				    .may_alone = alone_may(c),
 				    .whole = c->whole,
 				    .by_itself = c->view.n == 1 && c->view.members[0] == c->o.self ? c->itself : 0};
-	for (size_t i = 0; i < c->n_peers; i++) {
-		const struct peer *p = &c->peers[i];
-
-		if (!p->in_view)
-			continue;
-		ret->peers[ret->n_peers++] =
-			(struct core_peer_status){.node = p->id,
-						  .in_view = true,
-						  .heard = p->heard,
-						  .learner = p->flags & MSG_LEARNER,
-						  .failed = p->flags & MSG_FAILED,
-						  .diverged = p->check_alarm || (p->flags & MSG_DIVERGED),
-						  .acked = p->ack,
-						  .version = p->version};
-		if (p->heard && p->version < ret->lowest_version)
-			ret->lowest_version = p->version;
-	}
 }

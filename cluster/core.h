@@ -17,8 +17,8 @@
  * What it does. Members keep the same log of commands on their disks and apply it, in order, to the same state. A
  * command is acknowledged once a majority of the configured hosts has it on disk, and from then on it is in every log
  * that the cluster goes on with. The rules are Raft's (Ongaro, "Consensus: Bridging Theory and Practice", sections 3.4
- * to 3.6, 3.8 and 5); what differs is that a view of the bus, not a time-out, starts an election, that one multicast
- * reaches everybody, and that everybody counts everybody's acknowledgements.
+ * to 3.6, 3.8 and 5); what differs is that a view of the bus, not a time-out, starts an election, and that one
+ * multicast reaches everybody.
  *
  * Why the bus's total order is not enough. Corosync delivers in AGREED order: a message may have been given to a host
  * that is cut off in the same instant and to nobody else. Worse, a host that is cut off gives its process, before the
@@ -46,10 +46,19 @@
  *
  * Entries. PROPOSE goes to all and is taken by the leader; ENTRIES{epoch, entry before, commit, entries} goes to all. A
  * member that has the entry before cuts off what it has in its place (never anything committed), appends, syncs its
- * disk and multicasts ACK{epoch, index}, which says: my disk holds the leader's log up to index, an entry of this
+ * disk and tells the leader ACK{epoch, index}, which says: my disk holds the leader's log up to index, an entry of this
  * epoch; unless it knows that a majority has said so already, then it keeps quiet until the next one. An entry with the
- * ACKs of a majority of the configured is committed. Only committed entries are applied, so a
- * minority's tail is cut off without a trace in the state, and whoever reads the state never sees what is taken back.
+ * ACKs of a majority of the configured is committed; the leader counts, and ENTRIES say how far it has come. Only
+ * committed entries are applied, so a minority's tail is cut off without a trace in the state, and whoever reads the
+ * state never sees what is taken back.
+ *
+ * An ACK goes to the leader alone, past the bus's order, if the bus has such a way: waiting for the token once more
+ * costs a single command a quarter of its time, and many members spend theirs on hearing what one of them needs. It may
+ * be lost, so whoever sees that the commit does not come says it again over the bus,
+ * and it may come at any time later, from a member that has promised another epoch since, was cut off or has died. What
+ * it said stays true of the moment in which it was said, and more is not needed: whatever a majority had on their disks
+ * before they promised a newer epoch is in the log of whoever they promise it to (Raft, section 3.6.3). Only an ACK of
+ * another epoch must not be counted.
  *
  * Fate of a proposal. It carries the epoch in which it was sent, and only that epoch's leader may take it. When a
  * member has applied an entry of a newer epoch and the proposal has not gone by, it never will: it is proposed again. A
@@ -62,10 +71,10 @@
  * meanwhile wait in a bounded queue.
  *
  * A learner is a member whose disk does not vouch for what it has acknowledged: a new host, one whose database was
- * lost, one that has just installed a snapshot. With V configured hosts and majorities of m = V/2 + 1, a set of
- * promises must hold m members, and V - m + 1 that are no learners: those meet every majority that can have
- * acknowledged something. A learner that has appended an entry of the current epoch is one no more. A host alone grows
- * to two and three by this rule, and a wiped host cannot help to forget.
+ * lost, one that has just installed a snapshot which ends before its own log did. With V configured hosts and
+ * majorities of m = V/2 + 1, a set of promises must hold m members, and V - m + 1 that are no learners: those meet
+ * every majority that can have acknowledged something. A learner that has appended an entry of the current epoch is one
+ * no more. A host alone grows to two and three by this rule, and a wiped host cannot help to forget.
  *
  * Two-host clusters: m is 2, so both hosts must be up to write, unless one goes on alone: cluster/core-alone.c has the
  * rules, docs/cluster.md ("Two hosts") what they answer.
@@ -83,15 +92,19 @@
  */
 
 /* Times, all generous: they matter only when something is already wrong. */
-#define CORE_SYNC_LIMIT (1 * NS_PER_S)     /* for every member's SYNC; then whoever is missing is left out */
-#define CORE_CLAIM_LIMIT (1 * NS_PER_S)    /* for a claim, and for its promises; then a new round */
-#define CORE_SILENT_LIMIT (3 * NS_PER_S)   /* without a sign of the leader's life; then a new round */
-#define CORE_ECHO_LIMIT (3 * NS_PER_S)     /* until a message of ours comes back to us; then a new round */
-#define CORE_BEAT_EVERY (500 * NS_PER_MS)  /* the leader's sign of life */
-#define CORE_NEED_AGAIN (1 * NS_PER_S)     /* repeat an unanswered NEED */
-#define CORE_FETCH_LIMIT (5 * NS_PER_S)    /* a snapshot that stands still is asked for anew */
-#define CORE_SNAPSHOT_KEPT (20 * NS_PER_S) /* a snapshot that nobody fetches is dropped */
-#define CORE_UNSENT_LIMIT (5 * NS_PER_S)   /* a proposal waits that long for a leader */
+#define CORE_SYNC_LIMIT (1 * NS_PER_S)    /* for every member's SYNC; then whoever is missing is left out */
+#define CORE_CLAIM_LIMIT (1 * NS_PER_S)   /* for a claim, and for its promises; then a new round */
+#define CORE_SILENT_LIMIT (3 * NS_PER_S)  /* without a sign of the leader's life; then a new round */
+#define CORE_ECHO_LIMIT (3 * NS_PER_S)    /* until a message of ours comes back to us; then a new round */
+#define CORE_BEAT_EVERY (500 * NS_PER_MS) /* the leader's sign of life */
+#define CORE_ACK_AGAIN (250 * NS_PER_MS)  /* an ACK to the leader alone that no commit followed goes to all */
+#define CORE_COMMIT_LAZY                                                                                               \
+	(5 * NS_PER_MS) /* a commit that nobody else waits for goes with what comes next, or then; ... */
+#define CORE_COMMIT_LAZIEST (100 * NS_PER_MS) /* ... later while entries come anyway, but not later than that */
+#define CORE_NEED_AGAIN (1 * NS_PER_S)        /* repeat an unanswered NEED */
+#define CORE_FETCH_LIMIT (5 * NS_PER_S)       /* a snapshot that stands still is asked for anew */
+#define CORE_SNAPSHOT_KEPT (20 * NS_PER_S)    /* a snapshot that nobody fetches is dropped */
+#define CORE_UNSENT_LIMIT (5 * NS_PER_S)      /* a proposal waits that long for a leader */
 #define CORE_CHECK_EVERY (60 * NS_PER_S)
 
 #define CORE_PENDING_MAX 16384U            /* own proposals without an answer */
@@ -155,6 +168,8 @@ enum core_alarm {
 /* What the core asks for. None of these may call back into the core. */
 struct core_io {
 	void (*send)(void *arg, const void *data, size_t size);
+	/* bus_send_to() */
+	bool (*send_to)(void *arg, uint32_t node, const void *data, size_t size);
 	/* Ends in core_written() or core_write_failed(). */
 	void (*write)(void *arg, const struct core_write *w);
 	/* Entries from @index on, as far as the disk has them, at most @max and about @bytes. Caller unrefs. */
@@ -198,13 +213,6 @@ struct core_options {
 
 enum core_state { CORE_STARTING, CORE_NO_QUORUM, CORE_SYNCING, CORE_SYNCED, CORE_STATE_MAX };
 
-struct core_peer_status {
-	uint32_t node;
-	bool in_view, heard, learner, failed, diverged;
-	uint64_t acked; /* 0: nothing in this epoch */
-	uint32_t version;
-};
-
 struct core_status {
 	enum core_state state;
 	bool quorate, leading;
@@ -221,8 +229,6 @@ struct core_status {
 	bool may_alone;     /* one of two: would go on alone if the other one were proven dead now */
 	uint32_t whole;     /* one of two: with whom it has been in step since its process started, 0: with nobody */
 	uint64_t by_itself; /* names the time since which nobody else was here or was heard, 0: somebody is */
-	struct core_peer_status peers[BUS_NODES_MAX];
-	size_t n_peers;
 };
 
 struct core;
@@ -234,6 +240,8 @@ void core_free(struct core *c);
 /* Events. After one or several of them call core_flush(), which sends and writes what has gathered. */
 void core_view(struct core *c, int64_t now, const struct bus_view *view);
 void core_deliver(struct core *c, int64_t now, uint32_t from, const uint8_t *data, size_t size);
+/* What came past the order. */
+void core_direct(struct core *c, int64_t now, uint32_t from, const uint8_t *data, size_t size);
 /* Everything up to @serial is on the disk, in order. Entries applied were told by core_applied() before. */
 void core_written(struct core *c, uint64_t serial);
 /* The disk took nothing; the step is tried again until it does, and core_written() says when. */

@@ -74,6 +74,11 @@ static void io_send(void *arg, const void *data, size_t size)
 		log_debug("event=bus-send error=\"%s\"", e.text); /* lost, as on any bus */
 }
 
+static bool io_send_to(void *arg, uint32_t node, const void *data, size_t size)
+{
+	return bus_send_to(((struct replica *)arg)->bus, node, data, size);
+}
+
 static void io_write(void *arg, const struct core_write *w)
 {
 	store_write(((struct replica *)arg)->store, w);
@@ -243,6 +248,7 @@ static int io_hosts_change(void *arg, const struct entry *e)
 }
 
 static const struct core_io core_io = {.send = io_send,
+				       .send_to = io_send_to,
 				       .write = io_write,
 				       .read = io_read,
 				       .snapshot_make = io_snapshot_make,
@@ -306,7 +312,15 @@ static void on_deliver(void *arg, uint32_t node, const uint8_t *data, size_t siz
 	}
 }
 
-static const struct bus_handlers bus_handlers = {.deliver = on_deliver, .view = on_view};
+static void on_direct(void *arg, uint32_t node, const uint8_t *data, size_t size)
+{
+	struct replica *r = arg;
+
+	if (r->core)
+		core_direct(r->core, clock_now_ns(), node, data, size);
+}
+
+static const struct bus_handlers bus_handlers = {.deliver = on_deliver, .view = on_view, .direct = on_direct};
 
 /* ---- what the store tells ---- */
 

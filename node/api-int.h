@@ -96,9 +96,6 @@ void api_forecast(struct api_write *w, const json_t *vm, const struct api_move *
 /* HOST:PORT of a node's API; NULL with @e. Caller frees. */
 char *api_peer_address(struct daemon *d, const char *node, struct err *e);
 
-/* The port that this host's API has, and others' as well. */
-int api_port(const struct daemon *d);
-
 /* ---- small things ---- */
 
 /* http_reply_err(), and where to look when something is not there. */

@@ -9,6 +9,9 @@
 void api_bind(struct daemon *d);
 void api_done(struct daemon *d);
 
+/* The port that this host's API has, and others' as well. The bus's datagrams go to the UDP port of the same number. */
+int api_port(const struct daemon *d);
+
 /* A command was applied and is on this disk; @result NULL: it was refused. Publishes events, ends tasks. */
 void api_applied(struct daemon *d, uint64_t index, const json_t *command, const json_t *result);
 

@@ -616,7 +616,8 @@ static int start_replica(struct daemon *d, struct err *e)
 {
 	_free_ char *path = xasprintf("%s/state.db", d->opt.state_dir);
 	struct replica_options o = {
-		.bus = d->identity.n_addresses ? bus_corosync_new("godwit") : bus_local_new(d->identity.id),
+		.bus = d->identity.n_addresses ? bus_corosync_new("godwit", (uint16_t)api_port(d))
+					       : bus_local_new(d->identity.id),
 		.machine = &state_machine,
 		.path = path,
 		.history = d->identity.history,

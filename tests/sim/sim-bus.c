@@ -4,7 +4,8 @@
 /* Worse than corosync on purpose. While a ring stands, its members get its messages in one order, each at its own pace;
  * with `chaos` some are lost, doubled or late even then. When a ring breaks, a member may get what is left of the old
  * one, nothing of it, or parts of it with gaps. Members learn of the new ring at different times; some are first given
- * a view that nobody shares, and some views name a ghost. */
+ * a view that nobody shares, and some views name a ghost. What goes to one member alone is lost, late (by seconds, into
+ * whatever view there is then) or doubled now and then. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,6 +114,39 @@ void sim_bus_send(struct sim_node *n, const void *data, size_t size)
 		at = n->last_send + 1;
 	n->last_send = at;
 	sim_at(at - sim->now, on_send, n, 0, 0, s);
+}
+
+/* ---- to one member ---- */
+
+static void on_direct(struct sim_event *ev)
+{
+	struct sim_node *n = &sim->nodes[ev->node];
+	const struct sent *s = ev->p;
+
+	core_direct(n->core, sim->now, (uint32_t)ev->a, s->data, s->size);
+	free(ev->p);
+	if (sim_chance(9000))
+		sim_after(n);
+}
+
+bool sim_bus_send_to(struct sim_node *n, uint32_t to, const void *data, size_t size)
+{
+	struct sim_node *other = to <= sim->n_nodes ? &sim->nodes[to] : NULL;
+	int copies = sim_chance(300) ? 2 : 1;
+
+	if (!sim->direct || !other || sim_chance(300))
+		return false;
+	if (!other->alive || other->component != n->component || sim_chance(sim->chaos ? 1000 : 200))
+		return true; /* lost */
+	while (copies-- > 0) {
+		struct sent *s = xcalloc(1, sizeof(*s) + size);
+		int64_t delay = 10000 + (int64_t)sim_below(sim_chance(sim->late_per_10000) ? 5 * NS_PER_S : 150000);
+
+		s->size = size;
+		memcpy(s->data, data, size);
+		sim_at(delay, on_direct, other, n->id, 0, s);
+	}
+	return true;
 }
 
 /* ---- rings ---- */

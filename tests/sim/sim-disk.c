@@ -217,7 +217,7 @@ static void install_durable(struct sim_node *n)
 			old.first + old.n - 1; /* a rotten state is a lost one, with what is behind it in the log */
 	d->promised = old.promised;
 	d->promised_to = old.promised_to;
-	d->learner = true;
+	d->learner = old.learner || old.diverged || d->applied < old.first + old.n - 1;
 	d->diverged = false;
 	d->alone = false;
 	if (old.alone)
@@ -293,8 +293,9 @@ static void on_disk(struct sim_event *ev)
 	}
 	op_pop(n);
 	if (n->ops)
-		sim_at(100000 + (int64_t)sim_below(sim_chance(50) ? 800 * NS_PER_MS : 2 * NS_PER_MS), on_disk, n, 0, 0,
-		       NULL);
+		sim_at(100000 + (int64_t)sim_below(sim_chance(sim->slow_disks ? 1000 : 50) ? 800 * NS_PER_MS
+											   : 2 * NS_PER_MS),
+		       on_disk, n, 0, 0, NULL);
 	else
 		n->disk_busy = false;
 	sim_after(n);
@@ -338,6 +339,11 @@ void sim_disk_crash(struct sim_node *n, bool power)
 static void io_send(void *arg, const void *data, size_t size)
 {
 	sim_bus_send(arg, data, size);
+}
+
+static bool io_send_to(void *arg, uint32_t node, const void *data, size_t size)
+{
+	return sim_bus_send_to(arg, node, data, size);
 }
 
 static void io_write(void *arg, const struct core_write *w)
@@ -473,6 +479,7 @@ static int io_hosts_change(void *arg, const struct entry *e)
 
 const struct core_io sim_io = {
 	.send = io_send,
+	.send_to = io_send_to,
 	.write = io_write,
 	.read = io_read,
 	.snapshot_make = io_snapshot_make,

@@ -100,6 +100,9 @@ struct sim_world {
 	struct sim_node nodes[SIM_NODES_MAX + 1]; /* by id */
 	uint32_t n_nodes, configured;
 	bool healing, chaos, corrupted;
+	bool direct;             /* members can speak to one alone */
+	uint32_t late_per_10000; /* of that, so much comes late */
+	bool slow_disks;         /* a write takes long now and then */
 	uint64_t ring_seq;
 	struct sim_ring *rings;
 	struct sim_disk *snapshots[SIM_SNAPSHOTS_MAX];
@@ -137,6 +140,7 @@ void sim_done(struct sim_world *w);
 
 /* sim-bus.c */
 void sim_bus_send(struct sim_node *n, const void *data, size_t size);
+bool sim_bus_send_to(struct sim_node *n, uint32_t to, const void *data, size_t size);
 void sim_bus_reform_soon(int64_t within_ns);
 void sim_bus_leave(struct sim_node *n); /* its process ended, its host did not */
 void sim_bus_join(struct sim_node *n);
@@ -157,6 +161,10 @@ void sim_client_acked(struct sim_node *n, size_t command, uint64_t index);
 void sim_client_refused(struct sim_node *n, size_t command, enum core_refusal why);
 void sim_client_applied(struct sim_node *n, const struct entry *e, uint64_t chain);
 void sim_check_end(void);
+bool sim_same_state(const struct sim_disk *a, const struct sim_disk *b);
+/* A leader whose state had rotted gave it to others before anybody knew, so that no majority is right. An alarm stands
+ * then, and no state is thrown away (cluster/core.h, "Checking"). */
+bool sim_undecided(void);
 
 /* sim-fault.c */
 void sim_fault_begin(void);

@@ -491,7 +491,7 @@ int main(int argc, char **argv)
 	m.loop = loop_new();
 	timing_make(TOKEN_MS, &m.timing);
 	m.beat = loop_timer_add(m.loop, -1, 0, on_beat, &m);
-	o.bus = alone ? bus_local_new(alone) : bus_corosync_new(GROUP);
+	o.bus = alone ? bus_local_new(alone) : bus_corosync_new(GROUP, 0);
 	if (replica_new(m.loop, &o, &m.r, &e) < 0) {
 		answer("start", failure(&e));
 		return 1;

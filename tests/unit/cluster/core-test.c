@@ -39,6 +39,9 @@ struct member {
 	bool alarms[CORE_ALARM_MAX];
 	unsigned hosts;   /* by the state */
 	int hosts_change; /* what each command makes of them */
+	bool has_direct;  /* there is a way to one member alone */
+	uint32_t direct_to;
+	struct msg direct; /* the newest of what went that way */
 	int fetches;
 };
 
@@ -52,6 +55,17 @@ static void io_send(void *arg, const void *data, size_t size)
 	s->size = size;
 	memcpy(s->data, data, size);
 	assert_int_equal(msg_decode(s->data, size, &s->m, NULL), 0);
+}
+
+static bool io_send_to(void *arg, uint32_t node, const void *data, size_t size)
+{
+	struct member *x = arg;
+
+	if (!x->has_direct)
+		return false;
+	x->direct_to = node;
+	assert_int_equal(msg_decode(data, size, &x->direct, NULL), 0);
+	return true;
 }
 
 static void io_write(void *arg, const struct core_write *w)
@@ -130,6 +144,7 @@ static int io_hosts_change(void *arg, const struct entry *e)
 static const struct core_io io = {.hosts = io_hosts,
 				  .hosts_change = io_hosts_change,
 				  .send = io_send,
+				  .send_to = io_send_to,
 				  .write = io_write,
 				  .read = io_read,
 				  .snapshot_make = io_nothing,
@@ -241,6 +256,18 @@ static struct entry *entry_of(uint64_t epoch, enum entry_kind kind)
 	e->node = 1;
 	e->version = kind == ENTRY_COMMAND;
 	return e;
+}
+
+/* The same, past the order. */
+static void hear_direct(struct member *x, uint32_t from, struct msg m)
+{
+	struct msg_buf b = {0};
+
+	m.history = HISTORY;
+	msg_begin(&b, &m);
+	core_direct(x->core, x->now, from, b.data, b.len);
+	free(b.data);
+	flush(x);
 }
 
 /* Host 1 leads epoch 5, and its first entry is @index. */
@@ -364,6 +391,23 @@ static void a_claimant_with_an_older_log_is_refused(void **state)
 	end(&x);
 }
 
+/* Host 1 leads, and its first entry is on the disk of this member. */
+static void followed(struct member *x, bool has_direct)
+{
+	begin(x, &fresh);
+	x->has_direct = has_direct;
+	view(x, 1, 3, 3);
+	follow(x, 0, 0);
+	disk_done(x);
+}
+
+/* The leader, host 1, says that @index is committed. */
+static void committed(struct member *x, uint64_t index)
+{
+	hear(x, 1, (struct msg){.type = MSG_ENTRIES, .epoch = 5, .last_index = index, .last_epoch = 5, .commit = index},
+	     NULL);
+}
+
 static void an_entry_is_acknowledged_once_the_disk_has_it(void **state)
 {
 	struct member x;
@@ -377,10 +421,186 @@ static void an_entry_is_acknowledged_once_the_disk_has_it(void **state)
 	assert_int_equal(x.written.n_apply, 0);
 	disk_done(&x);
 	assert_int_equal(said(&x, MSG_ACK)->index, 1);
-	hear(&x, 1, (struct msg){.type = MSG_ACK, .epoch = 5, .index = 1}, NULL);
-	assert_int_equal(x.written.n_apply, 0); /* one of three */
+	hear(&x, 3, (struct msg){.type = MSG_ACK, .epoch = 5, .index = 1}, NULL);
 	echo(&x);
-	assert_int_equal(x.written.n_apply, 1); /* two of three */
+	assert_int_equal(x.written.n_apply, 0); /* the leader counts, not this member */
+	committed(&x, 1);
+	assert_int_equal(x.written.n_apply, 1);
+	end(&x);
+}
+
+static void an_acknowledgement_goes_to_the_leader_alone_and_to_all_if_that_is_lost(void **state)
+{
+	struct member x;
+
+	(void)state;
+	followed(&x, true);
+	assert_int_equal(x.direct_to, 1);
+	assert_int_equal(x.direct.type, MSG_ACK);
+	assert_int_equal(x.direct.index, 1);
+	assert_null(said(&x, MSG_ACK));
+	assert_int_equal(core_deadline(x.core), x.now + CORE_ACK_AGAIN);
+	x.now = core_deadline(x.core);
+	core_tick(x.core, x.now);
+	flush(&x);
+	assert_int_equal(said(&x, MSG_ACK)->index, 1);
+	forget_sent(&x);
+	x.now += CORE_ACK_AGAIN;
+	core_tick(x.core, x.now); /* the bus loses nothing while the view lasts */
+	flush(&x);
+	assert_null(said(&x, MSG_ACK));
+	end(&x);
+}
+
+static void a_commit_ends_the_wait_of_an_acknowledgement(void **state)
+{
+	struct member x;
+
+	(void)state;
+	followed(&x, true);
+	committed(&x, 1);
+	disk_done(&x);
+	assert_true(core_deadline(x.core) > x.now + CORE_ACK_AGAIN);
+	x.now += CORE_ACK_AGAIN;
+	core_tick(x.core, x.now);
+	flush(&x);
+	assert_null(said(&x, MSG_ACK));
+	end(&x);
+}
+
+static void a_follower_takes_a_few_entries_before_it_applies_older_ones(void **state)
+{
+	struct entry *e = entry_of(5, ENTRY_COMMAND);
+	struct member x;
+
+	(void)state;
+	followed(&x, false);
+	hear(&x, 1, (struct msg){.type = MSG_ENTRIES, .epoch = 5, .last_index = 1, .last_epoch = 5, .commit = 1}, e);
+	assert_int_equal(x.written.n_append, 1);
+	assert_int_equal(x.written.n_apply, 0);
+	disk_done(&x);
+	assert_int_equal(x.written.n_append, 0);
+	assert_int_equal(x.written.n_apply, 1);
+	entry_unref(e);
+	end(&x);
+}
+
+/* This member leads epoch 1 of three, and its first entry, 10, is on its disk alone. */
+static void lead(struct member *x)
+{
+	struct core_disk disk = {.history = HISTORY, .applied = 9};
+
+	begin(x, &disk);
+	x->has_direct = true;
+	view(x, 1, 3, 3);
+	hear(x, 1, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1, .version = 3}, NULL);
+	hear(x, 3, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1, .version = 3}, NULL);
+	echo(x); /* SYNC */
+	echo(x); /* CLAIM */
+	disk_done(x);
+	echo(x); /* PROMISE */
+	hear(x, 1, (struct msg){.type = MSG_PROMISE, .flags = MSG_GRANTED, .to = SELF, .epoch = 1}, NULL);
+	assert_int_equal(said(x, MSG_ENTRIES)->count, 1);
+	echo(x);
+	disk_done(x);
+	assert_null(said(x, MSG_ACK)); /* nobody else counts it */
+}
+
+static uint64_t commit_of(const struct member *x)
+{
+	struct core_status s;
+
+	core_status(x->core, &s);
+	return s.commit;
+}
+
+static void the_leader_counts_its_own_disk_and_what_comes_to_it_alone(void **state)
+{
+	struct member x;
+
+	(void)state;
+	lead(&x);
+	assert_int_equal(commit_of(&x), 9);
+	hear_direct(&x, 1, (struct msg){.type = MSG_ACK, .epoch = 1, .index = 10});
+	assert_int_equal(commit_of(&x), 10);
+	end(&x);
+}
+
+static void an_acknowledgement_of_an_older_epoch_is_not_counted(void **state)
+{
+	struct member x;
+
+	(void)state;
+	lead(&x);
+	hear_direct(&x, 1, (struct msg){.type = MSG_ACK, .epoch = 0, .index = 10});
+	hear(&x, 3, (struct msg){.type = MSG_ACK, .epoch = 0, .index = 10}, NULL);
+	assert_int_equal(commit_of(&x), 9);
+	end(&x);
+}
+
+static void past_the_order_nothing_but_acknowledgements_is_taken(void **state)
+{
+	struct core_status s;
+	struct member x;
+
+	(void)state;
+	lead(&x);
+	hear_direct(&x, 3, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 9});
+	hear_direct(&x, SELF, (struct msg){.type = MSG_ACK, .epoch = 1, .index = 10});
+	core_direct(x.core, x.now, 1, (const uint8_t *)"G", 1);
+	core_status(x.core, &s);
+	assert_true(s.leading);
+	assert_int_equal(s.commit, 9);
+	end(&x);
+}
+
+/* A command of host @node goes through the leader; host 1 acknowledges it. */
+static void through_the_leader(struct member *x, uint32_t node)
+{
+	struct entry *e = entry_of(1, ENTRY_COMMAND);
+
+	hear_direct(x, 1, (struct msg){.type = MSG_ACK, .epoch = 1, .index = 10});
+	x->now += CORE_COMMIT_LAZY;
+	core_tick(x->core, x->now);
+	disk_done(x);
+	echo(x);
+	x->now += NS_PER_S;
+	if (node == SELF)
+		assert_int_equal(propose(x, 1), 0);
+	else
+		hear(x, node, (struct msg){.type = MSG_PROPOSE, .epoch = 1}, e);
+	echo(x);
+	disk_done(x);
+	forget_sent(x);
+	hear_direct(x, 1, (struct msg){.type = MSG_ACK, .epoch = 1, .index = 11});
+	assert_int_equal(commit_of(x), 11);
+	entry_unref(e);
+}
+
+static void a_commit_that_another_host_waits_for_is_told_at_once(void **state)
+{
+	struct member x;
+
+	(void)state;
+	lead(&x);
+	through_the_leader(&x, 3);
+	assert_int_equal(said(&x, MSG_ENTRIES)->commit, 11);
+	end(&x);
+}
+
+static void a_commit_that_nobody_else_waits_for_is_told_soon_after(void **state)
+{
+	struct member x;
+
+	(void)state;
+	lead(&x);
+	through_the_leader(&x, SELF);
+	assert_null(said(&x, MSG_ENTRIES));
+	assert_int_equal(core_deadline(x.core), x.now + CORE_COMMIT_LAZY);
+	x.now = core_deadline(x.core);
+	core_tick(x.core, x.now);
+	assert_int_equal(said(&x, MSG_ENTRIES)->commit, 11);
+	assert_int_equal(said(&x, MSG_ENTRIES)->count, 0);
 	end(&x);
 }
 
@@ -442,8 +662,7 @@ static void a_command_that_some_member_does_not_know_is_refused(void **state)
 	hear(&x, 3, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1, .version = 2}, NULL);
 	follow(&x, 0, 0);
 	disk_done(&x);
-	hear(&x, 1, (struct msg){.type = MSG_ACK, .epoch = 5, .index = 1}, NULL);
-	echo(&x);
+	committed(&x, 1);
 	disk_done(&x);
 	assert_true(core_writable(x.core));
 	assert_int_equal(propose(&x, 3), -1);
@@ -492,8 +711,7 @@ static void a_digest_that_a_majority_contradicts_makes_a_member_fetch_the_state(
 	hear(&x, 3, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1, .version = 3}, NULL);
 	follow(&x, 0, 0);
 	disk_done(&x);
-	hear(&x, 1, (struct msg){.type = MSG_ACK, .epoch = 5, .index = 1}, NULL);
-	echo(&x);
+	committed(&x, 1);
 	disk_done(&x);
 	core_checked(x.core, 1, mine, none);
 	flush(&x);
@@ -741,6 +959,14 @@ int main(void)
 		cmocka_unit_test(a_promise_is_given_once_the_disk_has_it),
 		cmocka_unit_test(a_claimant_with_an_older_log_is_refused),
 		cmocka_unit_test(an_entry_is_acknowledged_once_the_disk_has_it),
+		cmocka_unit_test(an_acknowledgement_goes_to_the_leader_alone_and_to_all_if_that_is_lost),
+		cmocka_unit_test(a_commit_ends_the_wait_of_an_acknowledgement),
+		cmocka_unit_test(a_follower_takes_a_few_entries_before_it_applies_older_ones),
+		cmocka_unit_test(the_leader_counts_its_own_disk_and_what_comes_to_it_alone),
+		cmocka_unit_test(an_acknowledgement_of_an_older_epoch_is_not_counted),
+		cmocka_unit_test(past_the_order_nothing_but_acknowledgements_is_taken),
+		cmocka_unit_test(a_commit_that_another_host_waits_for_is_told_at_once),
+		cmocka_unit_test(a_commit_that_nobody_else_waits_for_is_told_soon_after),
 		cmocka_unit_test(a_minoritys_tail_is_cut_off),
 		cmocka_unit_test(a_member_that_missed_entries_asks_for_them),
 		cmocka_unit_test(a_command_that_some_member_does_not_know_is_refused),
