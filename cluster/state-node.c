@@ -401,7 +401,7 @@ json_t *state_node_list(sqlite3 *db, struct err *e)
 	return rows_json(s, NODE_COLUMNS, e);
 }
 
-json_t *state_node_ids(sqlite3 *db, struct err *e)
+json_t *state_node_lives(sqlite3 *db, struct err *e)
 {
 	_sql_ sqlite3_stmt *s = sql_begin(db, e,
 					  "SELECT n.name, n.id, coalesce(l.life, 'up') FROM node n "

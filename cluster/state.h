@@ -43,7 +43,7 @@ unsigned state_command_version(const char *op, const json_t *args);
 json_t *state_node_get(struct sqlite3 *db, const char *name, struct err *e);
 json_t *state_node_list(struct sqlite3 *db, struct err *e);
 /* {name, id, life} of each: for what is asked at every look, as the rest of a node costs much more. */
-json_t *state_node_ids(struct sqlite3 *db, struct err *e);
+json_t *state_node_lives(struct sqlite3 *db, struct err *e);
 /* The node that has a certificate, by the SHA-256 of it. */
 json_t *state_node_by_fingerprint(struct sqlite3 *db, const char *fingerprint, struct err *e);
 

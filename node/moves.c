@@ -545,7 +545,7 @@ void moves_look(struct moves *m)
 	struct sqlite3 *db = replica_db(m->d->replica);
 	json_t *list = state_migration_list(db, true, NULL), *o;
 	size_t n = json_array_size(list), used = 0, i;
-	json_t *nodes = n ? state_node_ids(db, NULL) : json_array();
+	json_t *nodes = n ? state_node_lives(db, NULL) : json_array();
 	struct row *rows = xcalloc(n + 1, sizeof(*rows));
 
 	if (list && nodes && replica_synced(m->d->replica)) {
@@ -635,7 +635,7 @@ static void on_answer(void *arg, const char *id, enum mover_role role, enum move
 {
 	struct moves *m = arg;
 	json_t *o = state_migration_get(replica_db(m->d->replica), id, NULL);
-	json_t *nodes = o ? state_node_ids(replica_db(m->d->replica), NULL) : NULL;
+	json_t *nodes = o ? state_node_lives(replica_db(m->d->replica), NULL) : NULL;
 	struct row r;
 	bool hangs = nodes && row_read(o, nodes, &r) && move_step_may_hang(r.step);
 

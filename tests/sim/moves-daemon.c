@@ -88,7 +88,7 @@ static void restarted(void *arg, const json_t *result, const struct err *e)
 /* "up", "lost" or "fenced", and the number of what ended it last, as @h knows it. */
 static const char *life_of(const struct host *h, const char *node, json_int_t *ret_number)
 {
-	json_t *nodes = state_node_ids(h->db, NULL), *row;
+	json_t *nodes = state_node_lives(h->db, NULL), *row;
 	const char *known = "up";
 	size_t i;
 

@@ -32,7 +32,7 @@ static void a_node_joins_with_an_id_addresses_and_a_certificate(void **state)
 			       "'report': null, 'memory_promised': 0, 'vms': 0, 'addresses': ['10.0.0.1', '10.1.0.1'], "
 			       "'life': 'up', 'life_since': null, 'fencing': null, 'frozen': false, 'aside': null, "
 			       "'aside_since': null, 'incarnation': null}");
-	world_is(state_node_ids(w->db, &w->e), "[{'name': 'n1', 'id': 7, 'life': 'up'}]");
+	world_is(state_node_lives(w->db, &w->e), "[{'name': 'n1', 'id': 7, 'life': 'up'}]");
 	assert_string_equal(world_text(state_node_by_fingerprint(w->db, HASH("a1"), &w->e), "name"), "n1");
 	assert_null(state_node_by_fingerprint(w->db, HASH("b1"), &w->e));
 	assert_int_equal(w->e.code, ERR_NOTFOUND);

@@ -130,6 +130,27 @@ static void what_is_not_ours_in_the_file_is_skipped(void **state)
 	assert_null(corosync_node_find(&back, "n3", 3));
 }
 
+/* 10/3 and 10 of it, as corosync's own defaults are, within what corosync-qnetd takes. */
+static void times_of_the_quorum_device_follow_the_token(void **state)
+{
+	static const struct {
+		unsigned token_ms, timeout, sync_timeout;
+	} rows[] = {{300, 1250, 3000},    {375, 1250, 3750},      {376, 1253, 3760},      {1000, 3333, 10000},
+		    {3000, 10000, 30000}, {15000, 50000, 150000}, {30000, 100000, 150000}};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct corosync_conf c = with_qdevice(conf_of(2, 1));
+		_free_ char *text = NULL, *want = xasprintf("\t\ttimeout: %u\n\t\tsync_timeout: %u\n", rows[i].timeout,
+							    rows[i].sync_timeout);
+
+		c.token_ms = rows[i].token_ms;
+		text = text_of(&c, &local);
+		if (!strstr(text, want))
+			fail_msg("token %u: not%sin\n%s", c.token_ms, want, text);
+	}
+}
+
 static void votes_follow_the_number_of_hosts(void **state)
 {
 	static const struct {
@@ -294,6 +315,7 @@ int main(void)
 		cmocka_unit_test(generated_files_are_the_golden_ones),
 		cmocka_unit_test(file_is_read_back_as_it_was_written),
 		cmocka_unit_test(what_is_not_ours_in_the_file_is_skipped),
+		cmocka_unit_test(times_of_the_quorum_device_follow_the_token),
 		cmocka_unit_test(votes_follow_the_number_of_hosts),
 		cmocka_unit_test(configuration_that_cannot_run_is_refused_with_the_reason),
 		cmocka_unit_test(damaged_file_is_refused_with_the_line),
