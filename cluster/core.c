@@ -149,8 +149,15 @@ static void claim(struct core *c, int64_t now)
 	core_send_msg(c, &m);
 }
 
-/* Is it time to claim, and for whom? The most advanced log among those heard wins, the lowest id on ties; one that goes
- * on alone wins against any. */
+/* Corosync's token rests at the lowest id, and when somebody has something to say it goes round from there: the second
+ * one has it first, the lowest one last. The smaller, the sooner. */
+static uint32_t turn(const struct core *c, const struct peer *p)
+{
+	return p->id == c->view.members[0] ? UINT32_MAX : p->id;
+}
+
+/* Is it time to claim, and for whom? The most advanced log among those heard wins, on ties whoever has the token first;
+ * one that goes on alone wins against any. */
 static void round_consider(struct core *c, int64_t now)
 {
 	const struct peer *best = NULL;
@@ -171,7 +178,7 @@ static void round_consider(struct core *c, int64_t now)
 			continue;
 		if (!best || more_advanced(p->last_epoch, p->last_index, best->last_epoch, best->last_index) ||
 		    (!more_advanced(best->last_epoch, best->last_index, p->last_epoch, p->last_index) &&
-		     p->id < best->id))
+		     turn(c, p) < turn(c, best)))
 			best = p;
 	}
 	if (!all && now < c->round_deadline)

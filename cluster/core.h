@@ -35,9 +35,9 @@
  * although the other one's entry may have been acknowledged.
  *
  *   view          each member multicasts SYNC{where my log ends, what I promised, newest command version I know}
- *   all, or 1 s   the member with the most advanced log (epoch, then index; lowest id on ties) among those heard sends
- *                 CLAIM{epoch = highest promise + 1}. A ghost, a member that the bus names and nobody hears, only costs
- *                 that second.
+ *   all, or 1 s   the member with the most advanced log (epoch, then index; on ties turn() decides) among those heard
+ *                 sends CLAIM{epoch = highest promise + 1}. A ghost, a member that the bus names and nobody hears, only
+ *                 costs that second.
  *   promise       a member whose promise is older and whose log is not more advanced than the claimant's writes the
  *                 promise to its disk, then sends PROMISE.
  *   lead          with promises of a majority the claimant leads: it writes an entry of kind EPOCH into its log. The

@@ -160,6 +160,9 @@ static void check_rules(struct sim_node *n)
 	for (; n->commit_seen < s.commit && n->commit_seen + 1 < SIM_INDEX_MAX; n->commit_seen++)
 		if (!n->stranger && !sim->configured_at[n->commit_seen + 1])
 			sim->configured_at[n->commit_seen + 1] = n->expected;
+	if (s.leading && n->disk.alone && s.commit > n->disk.first + n->disk.n - 1)
+		sim_fail("node %u goes on alone, and entry %lu is committed without its disk", n->id,
+			 (unsigned long)s.commit);
 	if (s.leading && s.epoch < SIM_INDEX_MAX && !n->stranger) {
 		if (sim->leader_of[s.epoch] && sim->leader_of[s.epoch] != n->id)
 			sim_fail("epoch %lu is led by node %u and by node %u", (unsigned long)s.epoch,
