@@ -354,6 +354,36 @@ static void a_ghost_costs_one_second(void **state)
 	end(&x);
 }
 
+/* This member's log ends at entry 9 of epoch 3, those of 1 and 3 where @index says. */
+static bool claims(uint64_t index1, uint64_t index3)
+{
+	struct core_disk disk = {.history = HISTORY, .applied = 9, .applied_epoch = 3};
+	struct msg sync = {.type = MSG_SYNC, .ring = {1, 1}, .round = 1, .last_epoch = 3};
+	struct member x;
+	bool claimed;
+
+	begin(&x, &disk);
+	view(&x, 1, 3, 3);
+	sync.last_index = index1;
+	hear(&x, 1, sync, NULL);
+	sync.last_index = index3;
+	hear(&x, 3, sync, NULL);
+	echo(&x);
+	claimed = said(&x, MSG_CLAIM);
+	end(&x);
+	return claimed;
+}
+
+static void the_longest_log_claims_and_on_ties_whoever_has_the_token_first(void **state)
+{
+	(void)state;
+	assert_true(claims(8, 8));
+	assert_true(claims(9, 8)); /* the token rests at 1, and comes to 2 next */
+	assert_true(claims(9, 9));
+	assert_false(claims(10, 8));
+	assert_false(claims(8, 10));
+}
+
 static void a_promise_is_given_once_the_disk_has_it(void **state)
 {
 	struct msg claim = {.type = MSG_CLAIM, .ring = {1, 1}, .round = 1, .epoch = 4};
@@ -956,6 +986,7 @@ int main(void)
 		cmocka_unit_test(a_host_alone_acknowledges_what_its_disk_has),
 		cmocka_unit_test(without_quorum_a_proposal_is_refused_at_once),
 		cmocka_unit_test(a_ghost_costs_one_second),
+		cmocka_unit_test(the_longest_log_claims_and_on_ties_whoever_has_the_token_first),
 		cmocka_unit_test(a_promise_is_given_once_the_disk_has_it),
 		cmocka_unit_test(a_claimant_with_an_older_log_is_refused),
 		cmocka_unit_test(an_entry_is_acknowledged_once_the_disk_has_it),
