@@ -78,6 +78,7 @@ struct bus_corosync {
 	struct bus_nodes nodes;
 	bool nodes_stale;
 	struct direct *direct; /* NULL: its port could not be had */
+	bool hello_due;        /* somebody may not know how this member is reached */
 	int64_t hold_since;    /* the group is not heard; 0: it is */
 	bool hold_over;        /* for too long */
 	struct bus_view view;
@@ -220,6 +221,16 @@ static struct bus_corosync *of_quorum(quorum_handle_t handle)
 	return (struct bus_corosync *)context;
 }
 
+static void on_hello(struct bus_corosync *c, uint32_t node, const uint8_t *data, size_t size)
+{
+	struct err e = ERR_INIT;
+	int r = direct_on_hello(c->direct, node, data, size, &e);
+
+	if (r < 0)
+		log_debug("event=bus-hello node=%u error=\"%s\"", node, e.text);
+	c->hello_due = c->hello_due || r > 0;
+}
+
 static void on_deliver(cpg_handle_t handle, const struct cpg_name *group, uint32_t node, uint32_t pid, void *data,
 		       size_t size)
 {
@@ -237,8 +248,8 @@ static void on_deliver(cpg_handle_t handle, const struct cpg_name *group, uint32
 		return;
 	if (whole[0] != DIRECT_MAGIC)
 		c->bus.handlers.deliver(c->bus.arg, node, whole, whole_size);
-	else if (c->direct && direct_on_hello(c->direct, node, whole, whole_size, &e) < 0)
-		log_debug("event=bus-hello node=%u error=\"%s\"", node, e.text);
+	else if (c->direct)
+		on_hello(c, node, whole, whole_size);
 }
 
 static void on_direct(void *arg, uint32_t node, const uint8_t *data, size_t size)
@@ -371,21 +382,28 @@ static void addresses_read(struct bus_corosync *c, const char *key, struct direc
 	}
 }
 
-/* Where the hosts are, for words to one of them. Should it change meanwhile, it is read again. */
-static void hosts_read(struct bus_corosync *c)
+/* Where the hosts are, for words to one of them. False: the list was being built anew. */
+static bool hosts_read(struct bus_corosync *c)
 {
 	struct direct_host hosts[BUS_NODES_MAX] = {0};
 	char key[CMAP_KEYNAME_MAXLEN + 1];
 	cmap_iter_handle_t iter;
 	size_t n = 0;
 
-	if (!c->direct || cmap_iter_init(c->cmap, "nodelist.node.", &iter) != CS_OK)
-		return;
-	while (n < BUS_NODES_MAX && cmap_iter_next(c->cmap, iter, key, NULL, NULL) == CS_OK)
-		if (!strcmp(strrchr(key, '.'), ".nodeid") && cmap_get_uint32(c->cmap, key, &hosts[n].id) == CS_OK)
+	if (!c->direct)
+		return true;
+	if (cmap_iter_init(c->cmap, "nodelist.node.", &iter) != CS_OK)
+		return false;
+	while (n < c->nodes.n && cmap_iter_next(c->cmap, iter, key, NULL, NULL) == CS_OK)
+		if (!strcmp(strrchr(key, '.'), ".nodeid") && cmap_get_uint32(c->cmap, key, &hosts[n].id) == CS_OK &&
+		    hosts[n].id == c->nodes.ids[n])
 			addresses_read(c, key, &hosts[n++]);
 	cmap_iter_finalize(c->cmap, iter);
+	if (n < c->nodes.n)
+		return false;
 	direct_hosts(c->direct, c->bus.self, hosts, n);
+	c->hello_due = c->view.n > 1;
+	return true;
 }
 
 /* ---- the connection ---- */
@@ -412,25 +430,13 @@ static void disconnect(struct bus_corosync *c, int64_t now)
 	c->joiner = frag_joiner_new(BUS_MESSAGE_MAX);
 }
 
-/* Members that are new in a view have not heard how this one is reached. */
-static void hello_send(struct bus_corosync *c)
-{
-	uint8_t hello[DIRECT_HELLO_SIZE];
-
-	if (!c->direct)
-		return;
-	direct_hello(c->direct, hello);
-	bus_send_urgent(&c->bus, hello, sizeof(hello), NULL);
-}
-
 static void view_tell(struct bus_corosync *c, const struct bus_view *v)
 {
 	if (bus_view_equal(v, &c->view))
 		return;
 	c->view = *v;
 	c->bus.handlers.view(c->bus.arg, v);
-	if (v->n > 1)
-		hello_send(c);
+	c->hello_due = v->n > 1;
 }
 
 /* @service_quorate: corosync is there, and says so. */
@@ -572,6 +578,16 @@ static void group_dispatch(struct bus_corosync *c, int64_t now)
 	}
 }
 
+static void hello_send(struct bus_corosync *c)
+{
+	uint8_t hello[DIRECT_HELLO_SIZE];
+
+	if (!c->direct || !c->hello_due)
+		return;
+	direct_hello(c->direct, hello);
+	c->hello_due = bus_send_urgent(&c->bus, hello, sizeof(hello), NULL) < 0;
+}
+
 static void connection_dispatch(struct bus_corosync *c, int64_t now)
 {
 	struct pollfd p[FD_MAX];
@@ -582,10 +598,8 @@ static void connection_dispatch(struct bus_corosync *c, int64_t now)
 		return;
 	if (p[FD_CMAP].revents)
 		failed(c, "cmap_dispatch", cmap_dispatch(c->cmap, CS_DISPATCH_ALL));
-	if (c->nodes_stale && nodes_read(c)) {
-		c->nodes_stale = false;
-		hosts_read(c);
-	}
+	if (c->nodes_stale && nodes_read(c))
+		c->nodes_stale = !hosts_read(c);
 	if (c->direct)
 		direct_dispatch(c->direct, now);
 	if (p[FD_QUORUM].revents)
@@ -593,6 +607,7 @@ static void connection_dispatch(struct bus_corosync *c, int64_t now)
 	if (p[FD_GROUP].revents)
 		group_dispatch(c, now);
 	view_update(c, now);
+	hello_send(c);
 	queue_send(c, now);
 }
 

@@ -36,9 +36,10 @@ struct peer {
 	in_port_t port; /* network order */
 	struct in6_addr addresses[DIRECT_LINKS_MAX];
 	size_t n_addresses;
-	uint8_t token[TOKEN_SIZE]; /* of the last PING */
-	int64_t ponged_ns;         /* when it was answered, 0: never */
-	bool told_reached;         /* as the log says */
+	uint8_t token[TOKEN_SIZE];                          /* of the last PING */
+	int64_t ponged_ns;                                  /* when it was answered, 0: never */
+	int64_t hello_ns;                                   /* since when its key is known */
+	enum { TOLD_NOTHING, TOLD_REACHED, TOLD_NOT } told; /* in the log */
 };
 
 struct direct {
@@ -176,8 +177,10 @@ int direct_on_hello(struct direct *d, uint32_t node, const uint8_t *data, size_t
 	memcpy(p->key, data + 4, DIRECT_KEY_SIZE);
 	p->mac = mac_new(p->key);
 	p->ponged_ns = 0;
+	p->hello_ns = clock_now_ns();
+	p->told = TOLD_NOTHING;
 	d->ping_at = 0;
-	return 0;
+	return 1;
 }
 
 /* ---- datagrams ---- */
@@ -209,7 +212,7 @@ static void datagram_send(struct direct *d, const struct peer *p, uint8_t type, 
 
 static bool reaches(const struct peer *p, int64_t now)
 {
-	return p->mac && p->ponged_ns && now < p->ponged_ns + PONG_LIMIT;
+	return p->mac && p->n_addresses && p->ponged_ns && now < p->ponged_ns + PONG_LIMIT;
 }
 
 bool direct_send(struct direct *d, uint32_t node, const void *data, size_t size)
@@ -246,15 +249,18 @@ static void datagram_take(struct direct *d, int64_t now, const uint8_t *data, si
 
 static void reached_tell(struct peer *p, int64_t now)
 {
-	if (reaches(p, now) == p->told_reached)
+	bool reached = reaches(p, now);
+
+	if (p->told == (reached ? TOLD_REACHED : TOLD_NOT) || (!reached && now < p->hello_ns + PONG_LIMIT))
 		return;
-	p->told_reached = !p->told_reached;
-	if (p->told_reached)
+	p->told = reached ? TOLD_REACHED : TOLD_NOT;
+	if (reached)
 		log_info("event=bus-direct node=%u reached=1", p->id);
 	else
-		log_info("event=bus-direct node=%u reached=0 text=\"it answers no datagrams: acknowledgements go over "
-			 "corosync, which is slower\"",
-			 p->id);
+		log_info("event=bus-direct node=%u reached=0 text=\"it answers no datagrams at UDP port %u: if it is "
+			 "up, "
+			 "acknowledgements go over corosync, which is slower\"",
+			 p->id, ntohs(p->port));
 }
 
 static void ping_all(struct direct *d, int64_t now)
@@ -262,9 +268,9 @@ static void ping_all(struct direct *d, int64_t now)
 	for (size_t i = 0; i < d->n_peers; i++) {
 		struct peer *p = &d->peers[i];
 
-		reached_tell(p, now);
-		if (!p->mac || !p->n_addresses)
+		if (!p->mac)
 			continue;
+		reached_tell(p, now);
 		if (RAND_bytes(p->token, TOKEN_SIZE) != 1)
 			abort();
 		datagram_send(d, p, TYPE_PING, p->token, TOKEN_SIZE);

@@ -14,7 +14,8 @@
  * Theory of operation
  *
  * Each process draws a key and says it, with its UDP port, to the whole group by a HELLO over corosync, which
- * authenticates and encrypts it; it does so again in each view, for those who are new. A datagram to that process is
+ * authenticates and encrypts it; it does so again in each view and when it hears somebody new. A datagram to that
+ * process is
  *
  *   0  'D'   1  version of the format   2  type   3  0   4  sender (4 bytes, big-endian)   8  what is said
  *   ...  the first 16 bytes of HMAC-SHA256 over all that, by the receiver's key
@@ -54,7 +55,8 @@ int direct_fd(const struct direct *d);
 /* What the group is to be told of this process. */
 void direct_hello(const struct direct *d, uint8_t ret[DIRECT_HELLO_SIZE]);
 
-/* A member's HELLO. -1 with @e (ERR_PROTOCOL): it is none of this format. */
+/* A member's HELLO. 1: it is a process that was not known, so it may not know this one; 0: it was known. -1 with @e
+ * (ERR_PROTOCOL): it is none of this format. */
 int direct_on_hello(struct direct *d, uint32_t node, const uint8_t *data, size_t size, struct err *e);
 
 /* Who this is, and all hosts. */

@@ -117,8 +117,9 @@ struct core {
 	bool epoch_two;   /* its leader and this member counted two hosts when it began */
 	uint64_t matched; /* the log is the leader's up to here */
 	uint64_t commit;
-	uint64_t acked;       /* last ACK sent ... */
-	int64_t ack_again_ns; /* ... to the leader alone, and when it goes to all; 0: it went, or is committed */
+	uint64_t acked;       /* last ACK sent */
+	uint64_t ack_watched; /* one that went to the leader alone and is not committed yet */
+	int64_t ack_again_ns; /* when the last one goes to all because of that; 0: all is committed, or went to all */
 	bool synced, was_synced;
 	int64_t heard_ns; /* last sign of the leader's life, or of our own as the leader */
 	int64_t fresh_ns;

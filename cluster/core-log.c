@@ -303,7 +303,7 @@ static void entries_take(struct core *c, int64_t now, struct msg *m)
  * An epoch of one alone makes nobody vouch: what counts there is on its leader's disk only. */
 static void membership_begin(struct core *c, uint64_t history)
 {
-	bool vouch = c->learner && !c->epoch_alone;
+	bool vouch = c->learner && !c->epoch_alone && log_last(c) >= c->acked;
 
 	if (log_last_epoch(c) != c->epoch || (!vouch && c->history == history))
 		return;
@@ -311,6 +311,15 @@ static void membership_begin(struct core *c, uint64_t history)
 	if (vouch)
 		c->learner = false;
 	c->meta_dirty = true;
+}
+
+/* The commit has come as far as the ACK that is watched, perhaps: watch the newest one. */
+static void ack_followed(struct core *c, int64_t now)
+{
+	if (c->commit < c->ack_watched)
+		return;
+	c->ack_watched = c->acked;
+	c->ack_again_ns = c->commit < c->acked ? now + CORE_ACK_AGAIN : 0;
 }
 
 void log_on_entries(struct core *c, int64_t now, uint32_t from, struct msg *m, const uint8_t *data, size_t size)
@@ -329,8 +338,7 @@ void log_on_entries(struct core *c, int64_t now, uint32_t from, struct msg *m, c
 	c->heard_ns = now;
 	if (m->commit > c->commit)
 		c->commit = m->commit;
-	if (c->commit >= c->acked)
-		c->ack_again_ns = 0;
+	ack_followed(c, now);
 	if (m->to == 0 && c->fresh_goal_ns == 0) {
 		c->fresh_goal = m->commit;
 		c->fresh_goal_ns = now;
@@ -400,10 +408,10 @@ static void ack_send(struct core *c, int64_t now)
 
 	if (c->phase == PHASE_LEADING)
 		log_on_ack(c, c->o.self, &m);
-	else if (!c->epoch_alone && core_send_msg_to(c, c->leader, &m))
-		c->ack_again_ns = now + CORE_ACK_AGAIN;
-	else
+	else if (c->epoch_alone || !core_send_msg_to(c, c->leader, &m))
 		core_send_msg(c, &m);
+	else if (c->ack_again_ns == 0)
+		c->ack_watched = c->acked, c->ack_again_ns = now + CORE_ACK_AGAIN;
 }
 
 static void ack_flush(struct core *c, int64_t now)
@@ -446,11 +454,13 @@ void log_tick(struct core *c, int64_t now)
 
 	if (c->phase == PHASE_LEADING && c->commit_tell_ns && now >= c->commit_tell_ns)
 		log_beat(c, now);
-	if (c->ack_again_ns && now >= c->ack_again_ns) {
-		c->ack_again_ns = 0;
-		if (c->phase == PHASE_FOLLOWING)
-			core_send_msg(c, &m);
-	}
+	if (!c->ack_again_ns || now < c->ack_again_ns)
+		return;
+	c->ack_again_ns = 0;
+	if (c->phase != PHASE_FOLLOWING)
+		return;
+	core_send_msg(c, &m);
+	c->ack_again_ns = now + CORE_NEED_AGAIN;
 }
 
 /* ---- the disk ---- */
@@ -484,7 +494,7 @@ static void disk_flush(struct core *c)
 	struct entry **list;
 
 	if (c->phase == PHASE_FOLLOWING && n_append && n_append + n_apply <= FEW)
-		n_apply = 0; /* the leader waits for the disk, nobody here does: apply when that is done */
+		n_apply = 0; /* a majority waits for this disk, at most a caller of this host for what is applied */
 	if (c->fetch_installing || (!w.meta && !w.cut_from && !n_append && !n_apply))
 		return;
 	list = xcalloc(n_append + n_apply, sizeof(struct entry *));

@@ -401,10 +401,11 @@ void core_direct(struct core *c, int64_t now, uint32_t from, const uint8_t *data
 {
 	struct msg m;
 
-	if (!c->has_view || from == c->o.self || msg_decode(data, size, &m, NULL) < 0 || m.type != MSG_ACK ||
-	    (m.history && c->history && m.history != c->history) || !alone_heard(c, now, from, &m))
+	if (msg_decode(data, size, &m, NULL) < 0 || m.type != MSG_ACK || from == c->o.self || m.history != c->history)
 		return;
-	log_on_ack(c, from, &m);
+	/* One that comes late, or is sent again by a stranger who recorded it, is no sign that its member lives. */
+	if (c->phase == PHASE_LEADING && m.epoch == c->epoch && alone_heard(c, now, from, &m))
+		log_on_ack(c, from, &m);
 }
 
 void disk_works(struct core *c)

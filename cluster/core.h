@@ -54,11 +54,11 @@
  *
  * An ACK goes to the leader alone, past the bus's order, if the bus has such a way: waiting for the token once more
  * costs a single command a quarter of its time, and many members spend theirs on hearing what one of them needs. It may
- * be lost, so whoever sees that the commit does not come says it again over the bus,
- * and it may come at any time later, from a member that has promised another epoch since, was cut off or has died. What
- * it said stays true of the moment in which it was said, and more is not needed: whatever a majority had on their disks
- * before they promised a newer epoch is in the log of whoever they promise it to (Raft, section 3.6.3). Only an ACK of
- * another epoch must not be counted.
+ * be lost, so whoever sees that the commit does not come says it over the bus, again and again. And it may come at any
+ * time later, from a member that has promised another epoch since, was cut off or has died. What it said stays true of
+ * the moment in which it was said, and more is not needed: whatever a majority had on their disks before they promised
+ * a newer epoch is in the log of whoever they promise it to (Raft, section 3.6.3). Only an ACK of another epoch must
+ * not be counted.
  *
  * Fate of a proposal. It carries the epoch in which it was sent, and only that epoch's leader may take it. When a
  * member has applied an entry of a newer epoch and the proposal has not gone by, it never will: it is proposed again. A
@@ -73,8 +73,9 @@
  * A learner is a member whose disk does not vouch for what it has acknowledged: a new host, one whose database was
  * lost, one that has just installed a snapshot which ends before its own log did. With V configured hosts and
  * majorities of m = V/2 + 1, a set of promises must hold m members, and V - m + 1 that are no learners: those meet
- * every majority that can have acknowledged something. A learner that has appended an entry of the current epoch is one
- * no more. A host alone grows to two and three by this rule, and a wiped host cannot help to forget.
+ * every majority that can have acknowledged something. A learner that has appended an entry of the current epoch, and
+ * what it has acknowledged in it, is one no more. A host alone grows to two and three by this rule, and a wiped host
+ * cannot help to forget.
  *
  * Two-host clusters: m is 2, so both hosts must be up to write, unless one goes on alone: cluster/core-alone.c has the
  * rules, docs/cluster.md ("Two hosts") what they answer.

@@ -131,7 +131,7 @@ bool sim_undecided(void)
 		if (agree > sim->configured / 2)
 			return false;
 	}
-	return sim->corrupted && alarm;
+	return sim->configured > 2 && sim->corrupted && alarm; /* of two the leader is believed */
 }
 
 void sim_check_end(void)

@@ -431,6 +431,16 @@ static void followed(struct member *x, bool has_direct)
 	disk_done(x);
 }
 
+/* An entry of host 1 behind entry @before. */
+static void one_more(struct member *x, uint64_t before)
+{
+	struct entry *e = entry_of(5, ENTRY_COMMAND);
+
+	hear(x, 1, (struct msg){.type = MSG_ENTRIES, .epoch = 5, .last_index = before, .last_epoch = 5}, e);
+	disk_done(x);
+	entry_unref(e);
+}
+
 /* The leader, host 1, says that @index is committed. */
 static void committed(struct member *x, uint64_t index)
 {
@@ -476,9 +486,44 @@ static void an_acknowledgement_goes_to_the_leader_alone_and_to_all_if_that_is_lo
 	assert_int_equal(said(&x, MSG_ACK)->index, 1);
 	forget_sent(&x);
 	x.now += CORE_ACK_AGAIN;
-	core_tick(x.core, x.now); /* the bus loses nothing while the view lasts */
+	core_tick(x.core, x.now);
 	flush(&x);
 	assert_null(said(&x, MSG_ACK));
+	assert_int_equal(core_deadline(x.core), x.now + CORE_NEED_AGAIN - CORE_ACK_AGAIN);
+	x.now = core_deadline(x.core);
+	core_tick(x.core, x.now); /* as long as there is no commit */
+	assert_int_equal(said(&x, MSG_ACK)->index, 1);
+	end(&x);
+}
+
+static void newer_acknowledgements_do_not_put_off_the_word_to_all(void **state)
+{
+	struct member x;
+	int64_t began;
+
+	(void)state;
+	followed(&x, true);
+	began = x.now;
+	x.now += CORE_ACK_AGAIN - 1;
+	one_more(&x, 1);
+	assert_int_equal(x.direct.index, 2);
+	assert_int_equal(core_deadline(x.core), began + CORE_ACK_AGAIN);
+	x.now = core_deadline(x.core);
+	core_tick(x.core, x.now);
+	assert_int_equal(said(&x, MSG_ACK)->index, 2);
+	end(&x);
+}
+
+static void a_commit_of_older_entries_is_followed_by_a_wait_for_newer_ones(void **state)
+{
+	struct member x;
+
+	(void)state;
+	followed(&x, true);
+	one_more(&x, 1);
+	x.now += CORE_ACK_AGAIN / 2;
+	committed(&x, 1);
+	assert_int_equal(core_deadline(x.core), x.now + CORE_ACK_AGAIN);
 	end(&x);
 }
 
@@ -498,6 +543,27 @@ static void a_commit_ends_the_wait_of_an_acknowledgement(void **state)
 	end(&x);
 }
 
+static void a_learner_vouches_once_it_has_all_again_that_it_acknowledged(void **state)
+{
+	struct core_disk disk = {
+		.history = HISTORY, .promised = 5, .promised_to = 1, .learner = true, .applied = 1, .applied_epoch = 5};
+	struct member x;
+
+	(void)state;
+	followed(&x, true);
+	one_more(&x, 1);
+	one_more(&x, 2);
+	assert_int_equal(x.direct.index, 3);
+	core_fetch_installed(x.core, x.now, &disk);
+	assert_int_equal(core_deadline(x.core), x.now + CORE_NEED_AGAIN); /* no ACK is repeated */
+	one_more(&x, 1);
+	assert_false(x.written.meta);
+	one_more(&x, 2);
+	assert_true(x.written.meta);
+	assert_false(x.written.learner);
+	end(&x);
+}
+
 static void a_follower_takes_a_few_entries_before_it_applies_older_ones(void **state)
 {
 	struct entry *e = entry_of(5, ENTRY_COMMAND);
@@ -511,6 +577,11 @@ static void a_follower_takes_a_few_entries_before_it_applies_older_ones(void **s
 	disk_done(&x);
 	assert_int_equal(x.written.n_append, 0);
 	assert_int_equal(x.written.n_apply, 1);
+	/* But not for ever: the disk is busy, entries come one by one, and what may be applied grows. */
+	for (uint64_t i = 2; i < 20 && x.n_apply < 2; i++)
+		hear(&x, 1,
+		     (struct msg){.type = MSG_ENTRIES, .epoch = 5, .last_index = i, .last_epoch = 5, .commit = i}, e);
+	assert_true(x.n_apply > 1);
 	entry_unref(e);
 	end(&x);
 }
@@ -576,7 +647,6 @@ static void past_the_order_nothing_but_acknowledgements_is_taken(void **state)
 	(void)state;
 	lead(&x);
 	hear_direct(&x, 3, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 9});
-	hear_direct(&x, SELF, (struct msg){.type = MSG_ACK, .epoch = 1, .index = 10});
 	core_direct(x.core, x.now, 1, (const uint8_t *)"G", 1);
 	core_status(x.core, &s);
 	assert_true(s.leading);
@@ -631,6 +701,23 @@ static void a_commit_that_nobody_else_waits_for_is_told_soon_after(void **state)
 	core_tick(x.core, x.now);
 	assert_int_equal(said(&x, MSG_ENTRIES)->commit, 11);
 	assert_int_equal(said(&x, MSG_ENTRIES)->count, 0);
+	end(&x);
+}
+
+static void a_commit_waits_for_the_next_entries_while_they_come_anyway(void **state)
+{
+	struct member x;
+
+	(void)state;
+	lead(&x);
+	through_the_leader(&x, SELF);
+	x.now += 10 * NS_PER_MS;
+	assert_int_equal(propose(&x, 1), 0);
+	echo(&x);
+	disk_done(&x);
+	hear_direct(&x, 1, (struct msg){.type = MSG_ACK, .epoch = 1, .index = 12});
+	assert_int_equal(commit_of(&x), 12);
+	assert_int_equal(core_deadline(x.core), x.now + 20 * NS_PER_MS);
 	end(&x);
 }
 
@@ -993,11 +1080,15 @@ int main(void)
 		cmocka_unit_test(an_acknowledgement_goes_to_the_leader_alone_and_to_all_if_that_is_lost),
 		cmocka_unit_test(a_commit_ends_the_wait_of_an_acknowledgement),
 		cmocka_unit_test(a_follower_takes_a_few_entries_before_it_applies_older_ones),
+		cmocka_unit_test(a_learner_vouches_once_it_has_all_again_that_it_acknowledged),
 		cmocka_unit_test(the_leader_counts_its_own_disk_and_what_comes_to_it_alone),
 		cmocka_unit_test(an_acknowledgement_of_an_older_epoch_is_not_counted),
 		cmocka_unit_test(past_the_order_nothing_but_acknowledgements_is_taken),
 		cmocka_unit_test(a_commit_that_another_host_waits_for_is_told_at_once),
 		cmocka_unit_test(a_commit_that_nobody_else_waits_for_is_told_soon_after),
+		cmocka_unit_test(a_commit_waits_for_the_next_entries_while_they_come_anyway),
+		cmocka_unit_test(newer_acknowledgements_do_not_put_off_the_word_to_all),
+		cmocka_unit_test(a_commit_of_older_entries_is_followed_by_a_wait_for_newer_ones),
 		cmocka_unit_test(a_minoritys_tail_is_cut_off),
 		cmocka_unit_test(a_member_that_missed_entries_asks_for_them),
 		cmocka_unit_test(a_command_that_some_member_does_not_know_is_refused),

@@ -571,8 +571,9 @@ static void a_snapshot_makes_a_learner_of_whom_it_takes_entries_from(void **stat
 {
 	static const struct {
 		uint64_t applied, log;
-		bool learner;
-	} rows[] = {{50, 50, false}, {50, 99, false}, {50, 100, false}, {50, 101, true}, {0, 0, false}};
+		bool diverged, learner;
+	} rows[] = {{50, 50, false, false}, {50, 99, false, false}, {50, 100, false, false},
+		    {50, 101, false, true}, {0, 0, false, false},   {50, 50, true, true}};
 	struct box a, b;
 
 	(void)state;
@@ -590,6 +591,12 @@ static void a_snapshot_makes_a_learner_of_whom_it_takes_entries_from(void **stat
 			struct entry *e = entry_make(&b, ENTRY_COMMAND, "{}");
 
 			put(&b, &e, 1, 0);
+		}
+		if (rows[i].diverged) {
+			struct core_write w = {
+				.serial = ++b.serial, .meta = true, .history = HISTORY, .diverged = true};
+
+			store_write(b.store, &w);
 		}
 		send_snapshot(&a, &b, false);
 		assert_int_equal(b.installed, 1);

@@ -179,6 +179,7 @@ static void one_that_takes_other_times_guards_from_then_on(void **state)
 	h.w = host_watchdog_new(&h.d, on_changed, &h);
 	host_watchdog_times(h.w, &h.timing);
 	run_until(&h, guards);
+	timing_make(2000, &h.timing);
 	host_watchdog_times(h.w, &h.timing);
 	assert_false(host_watchdog_guards(h.w));
 	run_until(&h, guards);
