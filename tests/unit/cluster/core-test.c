@@ -986,6 +986,22 @@ static void alone(struct member *x)
 	assert_true(core_writable(x->core));
 }
 
+static void what_comes_late_past_the_order_is_no_sign_of_life(void **state)
+{
+	struct core_status s;
+	struct member x;
+	uint64_t number;
+
+	(void)state;
+	whole_with_host_1(&x, MSG_TWO);
+	number = by_itself(&x, 2);
+	assert_true(number > 0);
+	hear_direct(&x, 1, (struct msg){.type = MSG_ACK, .epoch = 5, .index = 1});
+	core_status(x.core, &s);
+	assert_int_equal(s.by_itself, number);
+	end(&x);
+}
+
 static void while_one_of_two_is_alone_nobody_joins(void **state)
 {
 	struct entry *e = entry_of(0, ENTRY_COMMAND);
@@ -1097,6 +1113,7 @@ int main(void)
 		cmocka_unit_test(a_leader_whose_disk_is_full_steps_down),
 		cmocka_unit_test(one_of_two_goes_on_alone_once_its_disk_says_so),
 		cmocka_unit_test(without_each_of_its_grounds_nobody_goes_on_alone),
+		cmocka_unit_test(what_comes_late_past_the_order_is_no_sign_of_life),
 		cmocka_unit_test(while_one_of_two_is_alone_nobody_joins),
 		cmocka_unit_test(one_whose_other_was_removed_is_alone_no_more),
 		cmocka_unit_test(two_that_are_alone_refuse_each_other),
