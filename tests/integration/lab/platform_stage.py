@@ -85,7 +85,7 @@ class PlatformStage(Stage):
         if not answer.startswith("verify ok"):
             raise StageError(f"the memory of {name} is not what it must be: {answer}")
 
-    def ready(self, name: str, seconds: float = 90) -> None:
+    def ready(self, name: str, seconds: float = 240) -> None:
         """Waits until the guest has booted."""
         self.wait_for(f"{name}'s `guest ready`", self.owner(name), f"grep -q 'guest ready' /run/godwit/{name}/console.log", seconds)
 
