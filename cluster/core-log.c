@@ -135,7 +135,7 @@ void log_epoch_begin(struct core *c, uint64_t epoch, uint32_t leader, uint8_t fl
 	c->epoch = epoch;
 	c->leader = leader;
 	c->matched = 0;
-	c->acked = 0;
+	c->acked = c->ack_watched = 0;
 	c->ack_again_ns = 0;
 	c->commit_tell_ns = 0;
 	c->synced = c->applied_epoch == epoch;
@@ -406,12 +406,14 @@ static void ack_send(struct core *c, int64_t now)
 {
 	struct msg m = {.type = MSG_ACK, .epoch = c->epoch, .index = c->acked};
 
-	if (c->phase == PHASE_LEADING)
+	if (c->phase == PHASE_LEADING) {
 		log_on_ack(c, c->o.self, &m);
-	else if (c->epoch_alone || !core_send_msg_to(c, c->leader, &m))
+	} else if (c->epoch_alone || !core_send_msg_to(c, c->leader, &m)) {
 		core_send_msg(c, &m);
-	else if (c->ack_again_ns == 0)
-		c->ack_watched = c->acked, c->ack_again_ns = now + CORE_ACK_AGAIN;
+	} else if (c->ack_again_ns == 0) {
+		c->ack_watched = c->acked;
+		c->ack_again_ns = now + CORE_ACK_AGAIN;
+	}
 }
 
 static void ack_flush(struct core *c, int64_t now)
@@ -457,8 +459,8 @@ void log_tick(struct core *c, int64_t now)
 	if (!c->ack_again_ns || now < c->ack_again_ns)
 		return;
 	c->ack_again_ns = 0;
-	if (c->phase != PHASE_FOLLOWING)
-		return;
+	if (c->phase != PHASE_FOLLOWING || c->durable < c->acked)
+		return; /* it was diverged, and has not got back what it acknowledged */
 	core_send_msg(c, &m);
 	c->ack_again_ns = now + CORE_NEED_AGAIN;
 }

@@ -290,8 +290,6 @@ void core_fetch_installed(struct core *c, int64_t now, const struct core_disk *d
 		c->learner = disk->learner;
 		c->diverged = disk->diverged;
 		log_reset(c, disk);
-		if (log_last(c) < c->acked)
-			c->ack_again_ns = 0; /* it was diverged, and has not got back what it acknowledged */
 		propose_after_snapshot(c);
 		c->synced = c->leader && c->epoch && c->applied_epoch == c->epoch;
 		if (c->synced)
