@@ -214,6 +214,7 @@ void sim_fault_heal(void)
 	if (sim->chaos)
 		sim_bus_break(); /* a message may be lost that nobody misses before the next view */
 	sim->chaos = false;
+	sim->slow_disks = false; /* or what has piled up takes longer than the limit */
 	for (uint32_t id = 1; id <= sim->configured; id++) {
 		sim->nodes[id].full_until = 0;
 		if (!sim->nodes[id].alive)
