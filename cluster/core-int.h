@@ -88,6 +88,7 @@ struct core {
 	bool meta_dirty;
 	uint64_t promise_serial; /* the write after which PROMISE is sent ... */
 	bool promise_due;        /* ... once one has taken it */
+	bool promise_vouches;    /* the log of the one it goes to holds all that is in ours */
 
 	/* one of two (core-alone.c) */
 	uint64_t alone_serial; /* the write after which the mark counts ... */

@@ -230,12 +230,13 @@ static void promise_send(struct core *c, uint32_t to, uint64_t epoch, uint8_t fl
 static void promise_give(struct core *c)
 {
 	c->promise_due = false;
-	promise_send(c, c->promised_to, c->promised, MSG_GRANTED);
+	promise_send(c, c->promised_to, c->promised, MSG_GRANTED | (c->promise_vouches ? 0 : MSG_LEARNER));
 }
 
 static void on_claim(struct core *c, int64_t now, uint32_t from, const struct msg *m)
 {
 	bool newer = m->epoch > c->promised || (m->epoch == c->promised && from == c->promised_to);
+	bool longer = more_advanced(log_last_epoch(c), log_last(c), m->last_epoch, m->last_index);
 	const struct peer *p = peer_get(c, from);
 
 	if (!bus_ring_equal(m->ring, c->view.ring) || c->failed || m->history == 0)
@@ -246,7 +247,7 @@ static void on_claim(struct core *c, int64_t now, uint32_t from, const struct ms
 		promise_send(c, from, m->epoch, 0);
 		return;
 	}
-	if (!newer || more_advanced(log_last_epoch(c), log_last(c), m->last_epoch, m->last_index)) {
+	if (!newer || (longer && !c->learner && !c->diverged)) {
 		promise_send(c, from, m->epoch, 0);
 		return;
 	}
@@ -256,6 +257,7 @@ static void on_claim(struct core *c, int64_t now, uint32_t from, const struct ms
 	}
 	c->promised = m->epoch;
 	c->promised_to = from;
+	c->promise_vouches = !longer;
 	if (c->phase == PHASE_LEADING || c->phase == PHASE_FOLLOWING) {
 		/* Whoever has promised a newer epoch acknowledges nothing of an older one. */
 		c->phase = PHASE_SYNCING;

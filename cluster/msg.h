@@ -40,7 +40,7 @@ enum msg_type {
 };
 
 /* flags */
-#define MSG_LEARNER 0x01  /* the sender's disk does not hold all that it may have acknowledged */
+#define MSG_LEARNER 0x01  /* the sender's disk may lack what it acknowledged; PROMISE: it does not vouch */
 #define MSG_FAILED 0x02   /* the sender's disk takes nothing */
 #define MSG_DIVERGED 0x04 /* the sender's state is known to be wrong; in NEED: only a snapshot will do */
 #define MSG_GRANTED 0x08  /* PROMISE: yes */

@@ -421,6 +421,63 @@ static void a_claimant_with_an_older_log_is_refused(void **state)
 	end(&x);
 }
 
+/* The answer of a member whose log ends at entry 9 of epoch 3 to a claimant whose log ends at @index. */
+static uint8_t promise_of(struct core_disk disk, uint64_t index)
+{
+	struct msg claim = {.type = MSG_CLAIM, .ring = {1, 1}, .round = 1, .epoch = 4, .last_epoch = 3};
+	struct member x;
+	uint8_t flags;
+
+	disk.history = HISTORY;
+	disk.applied = 9;
+	disk.applied_epoch = 3;
+	claim.last_index = index;
+	begin(&x, &disk);
+	view(&x, 1, 3, 3);
+	hear(&x, 1, claim, NULL);
+	disk_done(&x);
+	flags = said(&x, MSG_PROMISE)->flags & (MSG_GRANTED | MSG_LEARNER);
+	end(&x);
+	return flags;
+}
+
+static void whoever_may_not_lead_stands_in_nobodys_way_and_vouches_for_what_the_claimant_has(void **state)
+{
+	(void)state;
+	assert_int_equal(promise_of((struct core_disk){.diverged = false}, 8), 0);
+	assert_int_equal(promise_of((struct core_disk){.diverged = true}, 9), MSG_GRANTED);
+	assert_int_equal(promise_of((struct core_disk){.diverged = true}, 8), MSG_GRANTED | MSG_LEARNER);
+	assert_int_equal(promise_of((struct core_disk){.learner = true}, 8), MSG_GRANTED | MSG_LEARNER);
+}
+
+/* Does this member lead with a majority of three, one of whose promises came with @flags? */
+static bool leads_with(uint8_t flags)
+{
+	struct core_status s;
+	struct member x;
+
+	begin(&x, &fresh);
+	view(&x, 1, 3, 3);
+	hear(&x, 1, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1}, NULL);
+	hear(&x, 3, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1}, NULL);
+	for (int i = 0; i < 3; i++) {
+		echo(&x);
+		disk_done(&x);
+	}
+	hear(&x, 1, (struct msg){.type = MSG_PROMISE, .to = SELF, .epoch = 1, .flags = flags}, NULL);
+	core_status(x.core, &s);
+	end(&x);
+	return s.leading;
+}
+
+static void nobody_leads_with_a_majority_that_does_not_vouch(void **state)
+{
+	(void)state;
+	assert_true(leads_with(MSG_GRANTED));
+	assert_false(leads_with(MSG_GRANTED | MSG_LEARNER));
+	assert_false(leads_with(0));
+}
+
 /* Host 1 leads, and its first entry is on the disk of this member. */
 static void followed(struct member *x, bool has_direct)
 {
@@ -1096,6 +1153,8 @@ int main(void)
 		cmocka_unit_test(the_longest_log_claims_and_on_ties_whoever_has_the_token_first),
 		cmocka_unit_test(a_promise_is_given_once_the_disk_has_it),
 		cmocka_unit_test(a_claimant_with_an_older_log_is_refused),
+		cmocka_unit_test(whoever_may_not_lead_stands_in_nobodys_way_and_vouches_for_what_the_claimant_has),
+		cmocka_unit_test(nobody_leads_with_a_majority_that_does_not_vouch),
 		cmocka_unit_test(an_entry_is_acknowledged_once_the_disk_has_it),
 		cmocka_unit_test(an_acknowledgement_goes_to_the_leader_alone_and_to_all_if_that_is_lost),
 		cmocka_unit_test(a_commit_ends_the_wait_of_an_acknowledgement),
