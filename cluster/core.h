@@ -39,7 +39,7 @@
  *                 sends CLAIM{epoch = highest promise + 1}. A ghost, a member that the bus names and nobody hears, only
  *                 costs that second.
  *   promise       a member whose promise is older and whose log is not more advanced than the claimant's writes the
- *                 promise to its disk, then sends PROMISE.
+ *                 promise to its disk, then sends PROMISE. It refuses otherwise, unless it may not lead itself (below).
  *   lead          with promises of a majority the claimant leads: it writes an entry of kind EPOCH into its log. The
  *                 first entry of an epoch is counted like any other, and what older epochs left behind counts only
  *                 through it (Raft, section 3.6.2).
@@ -68,14 +68,19 @@
  *
  * Catching up is pulled. A member that misses the entry before asks NEED{what I have}; the leader answers with entries,
  * or, when its log does not go back that far, with a snapshot that is fetched piece by piece. Live entries that come
- * meanwhile wait in a bounded queue.
+ * meanwhile wait in a bounded queue. What the member's own log holds behind the snapshot's last entry stays there if it
+ * holds that entry: it has been acknowledged, perhaps. If it has another one in its place, nothing behind that was ever
+ * committed.
  *
  * A learner is a member whose disk does not vouch for what it has acknowledged: a new host, one whose database was
- * lost, one that has just installed a snapshot which ends before its own log did. With V configured hosts and
- * majorities of m = V/2 + 1, a set of promises must hold m members, and V - m + 1 that are no learners: those meet
- * every majority that can have acknowledged something. A learner that has appended an entry of the current epoch, and
- * what it has acknowledged in it, is one no more. A host alone grows to two and three by this rule, and a wiped host
- * cannot help to forget.
+ * lost, one whose state was wrong and which took another one's. With V configured hosts and majorities of m = V/2 + 1,
+ * a set of promises must hold m members, and V - m + 1 that vouch: those meet every majority that can have acknowledged
+ * something. A learner that has appended an entry of the current epoch, and what it has acknowledged in it, is one no
+ * more. A host alone grows to two and three by this rule, and a wiped host cannot help to forget.
+ *
+ * A member that may not lead, because it is a learner or knows that its state is wrong, must not hinder others either:
+ * its log may be the longest there is, and nobody would lead for ever. It promises whatever its log, and vouches if the
+ * claimant's is no older.
  *
  * Two-host clusters: m is 2, so both hosts must be up to write, unless one goes on alone: cluster/core-alone.c has the
  * rules, docs/cluster.md ("Two hosts") what they answer.

@@ -36,7 +36,7 @@ static const char *const sql_text[STORE_SQL_MAX] = {
 		 " applied = ?6, applied_epoch = ?7, chain = ?8, format = ?9"),
 	[STORE_SQL_LOG_ADD] = "INSERT INTO replica_log VALUES (?, ?, ?, ?, ?, ?, ?)",
 	[STORE_SQL_LOG_CUT] = "DELETE FROM replica_log WHERE idx >= ?",
-	[STORE_SQL_LOG_END] = "SELECT max(idx) FROM replica_log",
+	[STORE_SQL_LOG_END] = "SELECT max(idx), (SELECT epoch FROM replica_log WHERE idx = ?1) FROM replica_log",
 	[STORE_SQL_LOG_SIZE] = "SELECT total(length(data)) FROM replica_log WHERE idx < ?",
 	[STORE_SQL_LOG_TRIM] = "DELETE FROM replica_log WHERE idx < ?",
 	[STORE_SQL_DONE_ADD] = "INSERT INTO replica_done VALUES (?, ?, ?, ?)",
@@ -604,38 +604,67 @@ int store_db_snapshot(const char *path, const char *to, uint64_t *ret_index, str
 	return r;
 }
 
-/* Where our log ends. */
-static int log_end(struct store_db *s, uint64_t *ret, struct err *e)
+/* What becomes of our log where it goes on behind the last entry of a snapshot. */
+enum log_behind {
+	BEHIND_NOTHING, /* it does not; or another entry is in that one's place, then what is behind it is a minority's
+			 */
+	BEHIND_STAYS,   /* that entry is in it */
+	BEHIND_LOST,    /* it begins later, or the state made of it is wrong */
+};
+
+/* The rule for its tail is Raft's (Ongaro, "Consensus: Bridging Theory and Practice", figure 5.3, step 6). */
+static int log_behind(struct store_db *s, const struct store_meta *snapshot, enum log_behind *ret, struct err *e)
 {
 	sqlite3_stmt *q = s->sql[STORE_SQL_LOG_END];
-	int r = sqlite3_step(q) == SQLITE_ROW ? 0 : db_err(s->db, "state database", e);
+	uint64_t end, epoch;
+	int r = 0;
 
-	*ret = r == 0 && column_n(q, 0) > s->meta.applied ? column_n(q, 0) : s->meta.applied;
+	bind_n(q, 1, snapshot->applied);
+	if (sqlite3_step(q) != SQLITE_ROW)
+		r = db_err(s->db, "state database", e);
+	end = column_n(q, 0) > s->meta.applied ? column_n(q, 0) : s->meta.applied;
+	epoch = column_n(q, 1);
 	sqlite3_reset(q);
+	if (s->meta.diverged || (end > snapshot->applied && !epoch))
+		*ret = BEHIND_LOST;
+	else
+		*ret = end > snapshot->applied && epoch == snapshot->applied_epoch ? BEHIND_STAYS : BEHIND_NOTHING;
 	return r;
 }
 
-/* Make the state in @db ours: our promise, no entries behind what is applied. It makes a learner of us (cluster/core.h)
- * unless it reaches as far as all that we may have acknowledged: what of that is committed is in it. */
+/* Our log behind entry @last is that of @db as well. */
+static int log_tail_copy(struct store_db *s, sqlite3 *db, uint64_t last, struct err *e)
+{
+	char *text = sqlite3_mprintf("ATTACH %Q AS own; INSERT INTO main.replica_log SELECT * FROM own.replica_log"
+				     " WHERE idx > %lld; DETACH own",
+				     sqlite3_db_filename(s->db, "main"), (long long)last);
+	int r = text ? script(db, text, e) : err_set(e, ERR_SYSTEM, "take over a snapshot: out of memory");
+
+	sqlite3_free(text);
+	return r;
+}
+
+/* Make the state in @db ours, with our promise. Who loses entries that it may have acknowledged is a learner. */
 static int adopt(struct store_db *s, sqlite3 *db, struct err *e)
 {
+	enum log_behind behind;
 	struct store_meta m;
 	sqlite3_stmt *q = NULL;
 	_free_ char *cut = NULL;
-	uint64_t end;
 	int format = 0, r;
 
-	if (log_end(s, &end, e) < 0)
-		return -1;
 	if (meta_load(db, &m, &format, e) < 0 || format_check(format, e) < 0)
 		return 1;
+	if (log_behind(s, &m, &behind, e) < 0)
+		return -1;
 	m.promised = s->meta.promised;
 	m.promised_to = s->meta.promised_to;
-	m.learner = s->meta.learner || s->meta.diverged || m.applied < end;
+	m.learner = s->meta.learner || behind == BEHIND_LOST;
 	m.diverged = false;
 	m.alone = false;
 	cut = xasprintf("DELETE FROM replica_log WHERE idx > %lld", (long long)m.applied);
-	if (script(db, "PRAGMA synchronous = OFF; BEGIN", e) < 0 || script(db, cut, e) < 0 ||
+	if (script(db, "PRAGMA synchronous = OFF", e) < 0 || script(db, cut, e) < 0 ||
+	    (behind == BEHIND_STAYS && log_tail_copy(s, db, m.applied, e) < 0) || script(db, "BEGIN", e) < 0 ||
 	    s->machine->schema(db, e) < 0)
 		return -1;
 	if (sqlite3_prepare_v2(db, sql_text[STORE_SQL_META], -1, &q, NULL) != SQLITE_OK)

@@ -206,22 +206,28 @@ static void op_write_done(struct sim_node *n, const struct core_write *w)
 	}
 }
 
+/* What becomes of a log is as in cluster/store-db.c, log_behind(). */
 static void install_durable(struct sim_node *n)
 {
 	struct sim_disk *d = &n->disk, old = *d;
+	uint64_t end = old.first + old.n - 1;
+	const struct entry *same;
 
 	d->log = NULL;
 	sim_disk_copy(d, sim->snapshots[n->fetch]);
-	if (old.diverged && old.first + old.n - 1 > n->lost_upto)
-		n->lost_upto =
-			old.first + old.n - 1; /* a rotten state is a lost one, with what is behind it in the log */
+	same = disk_entry(&old, d->applied);
+	if (old.diverged && end > n->lost_upto)
+		n->lost_upto = end; /* a rotten state is a lost one, with what is behind it in the log */
 	d->promised = old.promised;
 	d->promised_to = old.promised_to;
-	d->learner = old.learner || old.diverged || d->applied < old.first + old.n - 1;
+	d->learner = old.learner || old.diverged || (d->applied < end && !same);
 	d->diverged = false;
 	d->alone = false;
 	if (old.alone)
 		sim_fail("node %u goes on alone and fetches a state", n->id);
+	if (!old.diverged && same && same->epoch == d->applied_epoch)
+		for (uint64_t i = d->applied + 1; i <= end; i++)
+			disk_append(d, disk_entry(&old, i));
 	disk_sync(d);
 	for (size_t i = 0; i < old.n; i++)
 		entry_unref(old.log[i]);

@@ -565,15 +565,19 @@ static void a_snapshot_makes_another_host_equal(void **state)
 	end(&b);
 }
 
-/* What a member may have acknowledged is in its log. A snapshot that ends before that takes some of it away; in one
- * that does not, all of it is that was committed. */
-static void a_snapshot_makes_a_learner_of_whom_it_takes_entries_from(void **state)
+/* What a member may have acknowledged is in its log. What is behind the snapshot's last entry stays if that entry is in
+ * it; if another one is in its place, none of it was ever committed. The snapshot ends at entry 100 of epoch 3. */
+static void a_snapshot_makes_a_learner_of_whom_it_takes_acknowledged_entries_from(void **state)
 {
 	static const struct {
-		uint64_t applied, log;
+		uint64_t applied, log, other_from; /* other_from: the log from there on is of another epoch */
 		bool diverged, learner;
-	} rows[] = {{50, 50, false, false}, {50, 99, false, false}, {50, 100, false, false},
-		    {50, 101, false, true}, {0, 0, false, false},   {50, 50, true, true}};
+		size_t stays;
+	} rows[] = {
+		{50, 50, 0, false, false, 0},    {50, 100, 0, false, false, 0},   {50, 105, 0, false, false, 5},
+		{50, 105, 101, false, false, 5}, {50, 105, 100, false, false, 0}, {0, 0, 0, false, false, 0},
+		{1300, 1300, 0, false, true, 0}, {50, 50, 0, true, true, 0},      {50, 105, 0, true, true, 0},
+	};
 	struct box a, b;
 
 	(void)state;
@@ -590,6 +594,7 @@ static void a_snapshot_makes_a_learner_of_whom_it_takes_entries_from(void **stat
 		while (b.last < rows[i].log) {
 			struct entry *e = entry_make(&b, ENTRY_COMMAND, "{}");
 
+			e->epoch += rows[i].other_from && e->index >= rows[i].other_from;
 			put(&b, &e, 1, 0);
 		}
 		if (rows[i].diverged) {
@@ -605,6 +610,9 @@ static void a_snapshot_makes_a_learner_of_whom_it_takes_entries_from(void **stat
 		close_box(&b);
 		open_box(&b);
 		assert_int_equal(b.disk.learner, rows[i].learner);
+		assert_int_equal(b.disk.n, rows[i].stays);
+		assert_true(!b.disk.n || b.disk.tail[0]->index == 101);
+		assert_int_equal(kv_count(store_db(b.store)), 100);
 		end(&b);
 	}
 	end(&a);
@@ -699,7 +707,7 @@ int main(void)
 		cmocka_unit_test(a_full_disk_is_tried_again_until_there_is_room),
 		cmocka_unit_test(a_disk_that_fails_inside_a_command_is_not_the_commands_fault),
 		cmocka_unit_test(a_snapshot_makes_another_host_equal),
-		cmocka_unit_test(a_snapshot_makes_a_learner_of_whom_it_takes_entries_from),
+		cmocka_unit_test(a_snapshot_makes_a_learner_of_whom_it_takes_acknowledged_entries_from),
 		cmocka_unit_test(a_damaged_snapshot_is_no_good_and_changes_nothing),
 		cmocka_unit_test(an_old_log_is_forgotten_and_the_newest_of_it_kept),
 		cmocka_unit_test(a_log_of_large_entries_is_kept_short_by_its_bytes),
