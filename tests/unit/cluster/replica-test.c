@@ -19,7 +19,7 @@
 #include "cluster/replica.h"
 #include "tests/unit/cluster/kv-machine.h"
 
-#define WAIT (20 * NS_PER_S)
+#define WAIT (60 * NS_PER_S)
 
 /* A replica with its loop, and what it has told. */
 struct box {

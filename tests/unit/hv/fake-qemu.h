@@ -206,6 +206,23 @@ struct real_qemu {
 
 #define REAL_ARGS_MAX 32
 
+/* Does somebody accept connections at @path? Its file is there a moment before. */
+static inline bool real_listens(const char *path)
+{
+	FILE *f = fopen("/proc/net/unix", "re");
+	char line[512];
+	bool found = false;
+
+	assert_non_null(f);
+	while (!found && fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = 0;
+		found = strstr(line, " 00010000 ") && strlen(line) > strlen(path) &&
+			!strcmp(line + strlen(line) - strlen(path), path); /* the flags of a socket that listens */
+	}
+	fclose(f);
+	return found;
+}
+
 /* Start qemu-system-x86_64 (TCG, no devices, 64 MiB, stopped) with @extra arguments (NULL-terminated; relative paths
  * are in its directory). Skips the test with a reason where there is no such program. */
 static inline void real_start(struct real_qemu *r, const char *const *extra)
@@ -238,7 +255,7 @@ static inline void real_start(struct real_qemu *r, const char *const *extra)
 			execv("/usr/bin/qemu-system-x86_64", (char *const *)args);
 		_exit(127);
 	}
-	for (int i = 0; i < 500 && access(r->path, F_OK) < 0; i++)
+	for (int i = 0; i < 1500 && !real_listens(r->path); i++)
 		poll(NULL, 0, 20);
 }
 
