@@ -86,9 +86,10 @@ struct core {
 	uint64_t history;
 	bool learner, diverged, alone;
 	bool meta_dirty;
-	uint64_t promise_serial; /* the write after which PROMISE is sent ... */
-	bool promise_due;        /* ... once one has taken it */
-	bool promise_vouches;    /* the log of the one it goes to holds all that is in ours */
+	uint64_t promise_serial;  /* the write after which PROMISE is sent ... */
+	bool promise_due;         /* ... once one has taken it */
+	bool promise_vouches;     /* the log of the one it goes to is no older than ours */
+	uint64_t promised_before; /* when this process began: what it acknowledged until then, it does not know */
 
 	/* one of two (core-alone.c) */
 	uint64_t alone_serial; /* the write after which the mark counts ... */
@@ -156,6 +157,7 @@ struct core {
 
 	/* giving */
 	bool snapshot_making, snapshot_ready;
+	bool snapshot_wrong; /* the one being made: of a state that is known to be wrong since */
 	uint64_t snapshot_id, snapshot_size, snapshot_index;
 	uint32_t snapshot_for[BUS_NODES_MAX];
 	size_t snapshot_for_n;

@@ -303,7 +303,7 @@ static void entries_take(struct core *c, int64_t now, struct msg *m)
  * An epoch of one alone makes nobody vouch: what counts there is on its leader's disk only. */
 static void membership_begin(struct core *c, uint64_t history)
 {
-	bool vouch = c->learner && !c->epoch_alone && log_last(c) >= c->acked;
+	bool vouch = c->learner && !c->epoch_alone && c->epoch > c->promised_before && log_last(c) >= c->acked;
 
 	if (log_last_epoch(c) != c->epoch || (!vouch && c->history == history))
 		return;

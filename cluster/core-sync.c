@@ -171,7 +171,11 @@ static void snapshot_want(struct core *c, int64_t now, uint32_t to)
 
 void core_snapshot_made(struct core *c, int64_t now, bool ok, uint64_t size, uint64_t index)
 {
-	c->snapshot_making = false;
+	if (ok && c->snapshot_wrong) {
+		c->io->snapshot_drop(c->arg);
+		ok = false;
+	}
+	c->snapshot_making = c->snapshot_wrong = false;
 	c->snapshot_ready = ok;
 	c->snapshot_id++;
 	c->snapshot_size = size;
@@ -363,6 +367,10 @@ void sync_diverged(struct core *c, int64_t now)
 		return;
 	c->diverged = true;
 	c->meta_dirty = true;
+	c->snapshot_wrong = c->snapshot_making;
+	if (c->snapshot_ready)
+		c->io->snapshot_drop(c->arg);
+	c->snapshot_ready = false;
 	alarm_set(c, CORE_ALARM_DIGEST, c->o.self, true);
 	if (c->phase == PHASE_LEADING)
 		round_begin(c, now, c->round + 1);

@@ -247,12 +247,12 @@ static void on_claim(struct core *c, int64_t now, uint32_t from, const struct ms
 		promise_send(c, from, m->epoch, 0);
 		return;
 	}
-	if (!newer || (longer && !c->learner && !c->diverged)) {
-		promise_send(c, from, m->epoch, 0);
+	if (p && p->doubted) { /* first of all, as it would claim again and again */
+		promise_send(c, from, m->epoch, MSG_DOUBTED);
 		return;
 	}
-	if (p && p->doubted) {
-		promise_send(c, from, m->epoch, MSG_DOUBTED);
+	if (!newer || (longer && !c->learner && !c->diverged)) {
+		promise_send(c, from, m->epoch, 0);
 		return;
 	}
 	c->promised = m->epoch;
@@ -278,19 +278,20 @@ static void on_claim(struct core *c, int64_t now, uint32_t from, const struct ms
 	c->promise_serial = 0;
 }
 
-/* Do those who have promised suffice? See "learner" in cluster/core.h. */
+/* Do those who have promised suffice? One of them is this member itself: else its disk may be about to put a state that
+ * it fetched in the place of the log with which it claimed. See also "learner" in cluster/core.h. */
 static bool elected(const struct core *c)
 {
 	unsigned all = 0, vouching = 0, m = majority(c);
 	unsigned configured = c->o.break_minority ? (unsigned)c->view.n : c->view.expected;
+	bool self = false;
 
 	for (size_t i = 0; i < c->n_peers; i++) {
-		if (c->alone && c->peers[i].id == c->o.self)
-			return c->peers[i].granted;
+		self = self || (c->peers[i].id == c->o.self && c->peers[i].granted);
 		all += c->peers[i].granted;
 		vouching += c->peers[i].granted && !c->peers[i].granted_learner;
 	}
-	return !c->alone && all >= m && vouching >= (configured > m ? configured - m + 1 : 1);
+	return self && (c->alone || (all >= m && vouching >= (configured > m ? configured - m + 1 : 1)));
 }
 
 static void on_promise(struct core *c, int64_t now, uint32_t from, const struct msg *m)
@@ -523,7 +524,7 @@ struct core *core_new(const struct core_options *o, const struct core_disk *disk
 	TAILQ_INIT(&c->unsent);
 	STAILQ_INIT(&c->queue);
 	STAILQ_INIT(&c->stash);
-	c->promised = disk->promised;
+	c->promised = c->promised_before = disk->promised;
 	c->promised_to = disk->promised_to;
 	c->history = disk->history;
 	c->learner = disk->learner;

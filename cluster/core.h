@@ -39,9 +39,10 @@
  *                 sends CLAIM{epoch = highest promise + 1}. A ghost, a member that the bus names and nobody hears, only
  *                 costs that second.
  *   promise       a member whose promise is older and whose log is not more advanced than the claimant's writes the
- *                 promise to its disk, then sends PROMISE. It refuses otherwise, unless it may not lead itself (below).
- *   lead          with promises of a majority the claimant leads: it writes an entry of kind EPOCH into its log. The
- *                 first entry of an epoch is counted like any other, and what older epochs left behind counts only
+ *                 promise to its disk, then sends PROMISE. Otherwise it refuses; but whoever may not lead itself does
+ *                 not look at the logs (below).
+ *   lead          with promises of a majority, its own among them, the claimant leads: it writes an entry of kind EPOCH
+ * into its log. The first entry of an epoch is counted like any other, and what older epochs left behind counts only
  *                 through it (Raft, section 3.6.2).
  *
  * Entries. PROPOSE goes to all and is taken by the leader; ENTRIES{epoch, entry before, commit, entries} goes to all. A
@@ -69,18 +70,21 @@
  * Catching up is pulled. A member that misses the entry before asks NEED{what I have}; the leader answers with entries,
  * or, when its log does not go back that far, with a snapshot that is fetched piece by piece. Live entries that come
  * meanwhile wait in a bounded queue. What the member's own log holds behind the snapshot's last entry stays there if it
- * holds that entry: it has been acknowledged, perhaps. If it has another one in its place, nothing behind that was ever
- * committed.
+ * holds that entry: it may be committed. If it has another one in its place, nothing behind that was ever committed. If
+ * its log begins later, or its state is known to be wrong, it is a learner from now on.
  *
  * A learner is a member whose disk does not vouch for what it has acknowledged: a new host, one whose database was
  * lost, one whose state was wrong and which took another one's. With V configured hosts and majorities of m = V/2 + 1,
  * a set of promises must hold m members, and V - m + 1 that vouch: those meet every majority that can have acknowledged
- * something. A learner that has appended an entry of the current epoch, and what it has acknowledged in it, is one no
- * more. A host alone grows to two and three by this rule, and a wiped host cannot help to forget.
+ * something. A learner that has appended an entry of an epoch that is younger than its process, and what it has
+ * acknowledged in it, is one no more. A host alone grows to two and three by this rule, and a wiped host cannot help to
+ * forget.
  *
  * A member that may not lead, because it is a learner or knows that its state is wrong, must not hinder others either:
- * its log may be the longest there is, and nobody would lead for ever. It promises whatever its log, and vouches if the
- * claimant's is no older.
+ * its log may be the longest there is, and nobody would lead for ever. So it promises whatever its log is. A learner
+ * never vouches; one whose state is wrong vouches if the claimant's log is no older than its own. Where V has just
+ * changed and is even, the V/2 that vouch may miss a majority of the V before: two faults in the moment of such a
+ * change, one of them a state or a disk that is lost, are not covered.
  *
  * Two-host clusters: m is 2, so both hosts must be up to write, unless one goes on alone: cluster/core-alone.c has the
  * rules, docs/cluster.md ("Two hosts") what they answer.

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/byteorder.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #define FORMAT 1
@@ -604,32 +605,9 @@ int store_db_snapshot(const char *path, const char *to, uint64_t *ret_index, str
 	return r;
 }
 
-/* What becomes of our log where it goes on behind the last entry of a snapshot. */
-enum log_behind {
-	BEHIND_NOTHING, /* it does not; or another entry is in that one's place, then what is behind it is a minority's
-			 */
-	BEHIND_STAYS,   /* that entry is in it */
-	BEHIND_LOST,    /* it begins later, or the state made of it is wrong */
-};
-
-/* The rule for its tail is Raft's (Ongaro, "Consensus: Bridging Theory and Practice", figure 5.3, step 6). */
-static int log_behind(struct store_db *s, const struct store_meta *snapshot, enum log_behind *ret, struct err *e)
+static bool is_rotten(sqlite3 *db)
 {
-	sqlite3_stmt *q = s->sql[STORE_SQL_LOG_END];
-	uint64_t end, epoch;
-	int r = 0;
-
-	bind_n(q, 1, snapshot->applied);
-	if (sqlite3_step(q) != SQLITE_ROW)
-		r = db_err(s->db, "state database", e);
-	end = column_n(q, 0) > s->meta.applied ? column_n(q, 0) : s->meta.applied;
-	epoch = column_n(q, 1);
-	sqlite3_reset(q);
-	if (s->meta.diverged || (end > snapshot->applied && !epoch))
-		*ret = BEHIND_LOST;
-	else
-		*ret = end > snapshot->applied && epoch == snapshot->applied_epoch ? BEHIND_STAYS : BEHIND_NOTHING;
-	return r;
+	return (sqlite3_extended_errcode(db) & 0xff) == SQLITE_CORRUPT;
 }
 
 /* Our log behind entry @last is that of @db as well. */
@@ -644,29 +622,54 @@ static int log_tail_copy(struct store_db *s, sqlite3 *db, uint64_t last, struct 
 	return r;
 }
 
-/* Make the state in @db ours, with our promise. Who loses entries that it may have acknowledged is a learner. */
+/* What our log holds behind the last entry of the snapshot in @db stays if it holds that entry, too (Ongaro,
+ * "Consensus: Bridging Theory and Practice", figure 5.3, step 6). If it has another one in its place, nothing behind
+ * that was ever committed. @ret_lost: something may be committed and is lost: the log begins later, its state is wrong,
+ * or its file is rotten. */
+static int log_keep(struct store_db *s, sqlite3 *db, const struct store_meta *snapshot, bool *ret_lost, struct err *e)
+{
+	sqlite3_stmt *q = s->sql[STORE_SQL_LOG_END];
+	uint64_t end, epoch;
+	bool goes_on;
+	int r = 0;
+
+	bind_n(q, 1, snapshot->applied);
+	if (sqlite3_step(q) != SQLITE_ROW)
+		r = db_err(s->db, "state database", e);
+	end = column_n(q, 0) > s->meta.applied ? column_n(q, 0) : s->meta.applied;
+	epoch = column_n(q, 1);
+	sqlite3_reset(q);
+	goes_on = end > snapshot->applied;
+	*ret_lost = s->meta.diverged || (goes_on && !epoch);
+	if (r == 0 && goes_on && !s->meta.diverged && epoch == snapshot->applied_epoch)
+		r = log_tail_copy(s, db, snapshot->applied, e);
+	if (r == 0 || (!is_rotten(s->db) && !is_rotten(db)))
+		return r;
+	log_warning("event=log-rotten file=%s reason=\"%s\"", sqlite3_db_filename(s->db, "main"), e ? e->text : "");
+	*ret_lost = true;
+	return 0;
+}
+
+/* Make the state in @db ours, with our promise. Who loses entries that may be committed is a learner. */
 static int adopt(struct store_db *s, sqlite3 *db, struct err *e)
 {
-	enum log_behind behind;
 	struct store_meta m;
 	sqlite3_stmt *q = NULL;
 	_free_ char *cut = NULL;
 	int format = 0, r;
+	bool lost;
 
 	if (meta_load(db, &m, &format, e) < 0 || format_check(format, e) < 0)
 		return 1;
-	if (log_behind(s, &m, &behind, e) < 0)
+	cut = xasprintf("PRAGMA synchronous = OFF; DELETE FROM replica_log WHERE idx > %lld", (long long)m.applied);
+	if (script(db, cut, e) < 0 || log_keep(s, db, &m, &lost, e) < 0 || script(db, "BEGIN", e) < 0 ||
+	    s->machine->schema(db, e) < 0)
 		return -1;
 	m.promised = s->meta.promised;
 	m.promised_to = s->meta.promised_to;
-	m.learner = s->meta.learner || behind == BEHIND_LOST;
+	m.learner = s->meta.learner || lost;
 	m.diverged = false;
 	m.alone = false;
-	cut = xasprintf("DELETE FROM replica_log WHERE idx > %lld", (long long)m.applied);
-	if (script(db, "PRAGMA synchronous = OFF", e) < 0 || script(db, cut, e) < 0 ||
-	    (behind == BEHIND_STAYS && log_tail_copy(s, db, m.applied, e) < 0) || script(db, "BEGIN", e) < 0 ||
-	    s->machine->schema(db, e) < 0)
-		return -1;
 	if (sqlite3_prepare_v2(db, sql_text[STORE_SQL_META], -1, &q, NULL) != SQLITE_OK)
 		return db_err(db, "snapshot", e);
 	meta_bind(q, &m);

@@ -36,8 +36,8 @@
  * as well; the machine says so with ERR_SYSTEM, and then the attempt has failed, not the command.
  *
  * A snapshot is the database itself as of one transaction (VACUUM INTO). The other end puts its own promise into it,
- * makes itself a learner, and lets SQLite copy it over its database in one transaction: a crash leaves the old or the
- * new state, whole.
+ * and what its log holds behind it ("Catching up" in cluster/core.h), and lets SQLite copy it over its database in one
+ * transaction: a crash leaves the old or the new state, whole.
  *
  * A damaged file is found when it is opened (SQLite's quick_check) and refused. It is never repaired from itself: the
  * others have the state.

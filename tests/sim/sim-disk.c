@@ -273,6 +273,8 @@ static void told_written(struct sim_node *n, const struct core_write *w)
 	core_written(n->core, w->serial);
 }
 
+static void op_begin(const struct sim_node *n);
+
 static void on_disk(struct sim_event *ev)
 {
 	struct sim_node *n = &sim->nodes[ev->node];
@@ -299,12 +301,23 @@ static void on_disk(struct sim_event *ev)
 	}
 	op_pop(n);
 	if (n->ops)
-		sim_at(100000 + (int64_t)sim_below(sim_chance(sim->slow_disks ? 1000 : 50) ? 800 * NS_PER_MS
-											   : 2 * NS_PER_MS),
-		       on_disk, n, 0, 0, NULL);
+		op_begin(n);
 	else
 		n->disk_busy = false;
 	sim_after(n);
+}
+
+/* The first step will be done after some time. To put a state in the place of another one takes longer than an
+ * election now and then. */
+static void op_begin(const struct sim_node *n)
+{
+	int64_t most = 2 * NS_PER_MS;
+
+	if (n->ops->kind == OP_INSTALL && sim_chance(3000))
+		most = 2 * NS_PER_S;
+	else if (sim_chance(sim->slow_disks ? 1000 : 50))
+		most = 800 * NS_PER_MS;
+	sim_at(100000 + (int64_t)sim_below((uint64_t)most), on_disk, n, 0, 0, NULL);
 }
 
 static struct sim_op *op_push(struct sim_node *n, enum op_kind kind)
@@ -315,7 +328,7 @@ static struct sim_op *op_push(struct sim_node *n, enum op_kind kind)
 	*n->ops_tail = op;
 	n->ops_tail = &op->next;
 	if (!n->disk_busy)
-		sim_at(100000 + (int64_t)sim_below(2 * NS_PER_MS), on_disk, n, 0, 0, NULL);
+		op_begin(n);
 	n->disk_busy = true;
 	return op;
 }

@@ -167,27 +167,6 @@ static void a_follower_takes_a_few_entries_before_it_applies_older_ones(void **s
 	member_end(&x);
 }
 
-/* This member leads epoch 1 of three, and its first entry, 10, is on its disk alone. */
-static void lead(struct member *x)
-{
-	struct core_disk disk = {.history = HISTORY, .applied = 9};
-
-	member_begin(x, &disk);
-	x->has_direct = true;
-	member_view(x, 1, 3, 3);
-	member_hear(x, 1, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1, .version = 3}, NULL);
-	member_hear(x, 3, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1, .version = 3}, NULL);
-	member_echo(x); /* SYNC */
-	member_echo(x); /* CLAIM */
-	member_disk_done(x);
-	member_echo(x); /* PROMISE */
-	member_hear(x, 1, (struct msg){.type = MSG_PROMISE, .flags = MSG_GRANTED, .to = SELF, .epoch = 1}, NULL);
-	assert_int_equal(member_said(x, MSG_ENTRIES)->count, 1);
-	member_echo(x);
-	member_disk_done(x);
-	assert_null(member_said(x, MSG_ACK)); /* nobody else counts it */
-}
-
 static uint64_t commit_of(const struct member *x)
 {
 	struct core_status s;
@@ -201,7 +180,7 @@ static void the_leader_counts_its_own_disk_and_what_comes_to_it_alone(void **sta
 	struct member x;
 
 	(void)state;
-	lead(&x);
+	member_lead(&x);
 	assert_int_equal(commit_of(&x), 9);
 	member_hear_direct(&x, 1, (struct msg){.type = MSG_ACK, .epoch = 1, .index = 10});
 	assert_int_equal(commit_of(&x), 10);
@@ -213,7 +192,7 @@ static void an_acknowledgement_of_an_older_epoch_is_not_counted(void **state)
 	struct member x;
 
 	(void)state;
-	lead(&x);
+	member_lead(&x);
 	member_hear_direct(&x, 1, (struct msg){.type = MSG_ACK, .epoch = 0, .index = 10});
 	member_hear(&x, 3, (struct msg){.type = MSG_ACK, .epoch = 0, .index = 10}, NULL);
 	assert_int_equal(commit_of(&x), 9);
@@ -226,7 +205,7 @@ static void past_the_order_nothing_but_acknowledgements_is_taken(void **state)
 	struct member x;
 
 	(void)state;
-	lead(&x);
+	member_lead(&x);
 	member_hear_direct(&x, 3, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 9});
 	core_direct(x.core, x.now, 1, (const uint8_t *)"G", 1);
 	core_status(x.core, &s);
@@ -263,7 +242,7 @@ static void a_commit_that_another_host_waits_for_is_told_at_once(void **state)
 	struct member x;
 
 	(void)state;
-	lead(&x);
+	member_lead(&x);
 	through_the_leader(&x, 3);
 	assert_int_equal(member_said(&x, MSG_ENTRIES)->commit, 11);
 	member_end(&x);
@@ -274,7 +253,7 @@ static void a_commit_that_nobody_else_waits_for_is_told_soon_after(void **state)
 	struct member x;
 
 	(void)state;
-	lead(&x);
+	member_lead(&x);
 	through_the_leader(&x, SELF);
 	assert_null(member_said(&x, MSG_ENTRIES));
 	assert_int_equal(core_deadline(x.core), x.now + CORE_COMMIT_LAZY);
@@ -290,7 +269,7 @@ static void a_commit_waits_for_the_next_entries_while_they_come_anyway(void **st
 	struct member x;
 
 	(void)state;
-	lead(&x);
+	member_lead(&x);
 	through_the_leader(&x, SELF);
 	x.now += 10 * NS_PER_MS;
 	assert_int_equal(member_propose(&x, 1), 0);

@@ -165,13 +165,22 @@ static void whoever_may_not_lead_stands_in_nobodys_way_and_vouches_for_what_the_
 	assert_int_equal(promise_of((struct core_disk){.diverged = true}, 9), MSG_GRANTED);
 	assert_int_equal(promise_of((struct core_disk){.diverged = true}, 8), MSG_GRANTED | MSG_LEARNER);
 	assert_int_equal(promise_of((struct core_disk){.learner = true}, 8), MSG_GRANTED | MSG_LEARNER);
+	assert_int_equal(promise_of((struct core_disk){.learner = true}, 9), MSG_GRANTED | MSG_LEARNER);
+}
+
+static bool leading(const struct member *x)
+{
+	struct core_status s;
+
+	core_status(x->core, &s);
+	return s.leading;
 }
 
 /* Does this member lead with a majority of three, one of whose promises came with @flags? */
 static bool leads_with(uint8_t flags)
 {
-	struct core_status s;
 	struct member x;
+	bool leads;
 
 	member_begin(&x, &fresh_disk);
 	member_view(&x, 1, 3, 3);
@@ -182,9 +191,73 @@ static bool leads_with(uint8_t flags)
 		member_disk_done(&x);
 	}
 	member_hear(&x, 1, (struct msg){.type = MSG_PROMISE, .to = SELF, .epoch = 1, .flags = flags}, NULL);
-	core_status(x.core, &s);
+	leads = leading(&x);
 	member_end(&x);
-	return s.leading;
+	return leads;
+}
+
+/* Until then its disk may be about to take a state that it fetched. */
+static void nobody_leads_before_its_own_promise_is_on_its_disk(void **state)
+{
+	struct msg sync = {.type = MSG_SYNC, .ring = {1, 1}, .round = 1};
+	struct msg promise = {.type = MSG_PROMISE, .to = SELF, .epoch = 1, .flags = MSG_GRANTED};
+	struct member x;
+
+	(void)state;
+	member_begin(&x, &fresh_disk);
+	member_view(&x, 1, 3, 3);
+	member_hear(&x, 1, sync, NULL);
+	member_hear(&x, 3, sync, NULL);
+	member_echo(&x);
+	member_echo(&x);
+	member_hear(&x, 1, promise, NULL);
+	member_hear(&x, 3, promise, NULL);
+	assert_false(leading(&x));
+	member_disk_done(&x);
+	member_echo(&x);
+	assert_true(leading(&x));
+	member_end(&x);
+}
+
+/* Host 3 missed the digests that contradict its own. It may refuse others, so it must hear why it is refused. */
+static void a_member_that_does_not_know_of_its_wrong_state_is_told_whatever_else_it_is_refused_for(void **state)
+{
+	struct msg check = {.type = MSG_CHECK, .epoch = 5, .index = 1};
+	struct core_disk disk = {.history = HISTORY, .promised = 9, .promised_to = 1};
+	static const uint8_t none[32] = {0};
+	struct member x;
+
+	(void)state;
+	member_begin(&x, &disk);
+	member_view(&x, 1, 3, 3);
+	core_checked(x.core, 1, none, none);
+	member_flush(&x);
+	member_echo(&x);
+	member_hear(&x, 1, check, NULL);
+	check.chain[0] = 1;
+	member_hear(&x, 3, check, NULL);
+	assert_true(x.alarms[CORE_ALARM_DIGEST]);
+	member_hear(&x, 3, (struct msg){.type = MSG_CLAIM, .ring = {1, 1}, .round = 1, .epoch = 9}, NULL);
+	assert_int_equal(member_said(&x, MSG_PROMISE)->flags, MSG_DOUBTED);
+	member_end(&x);
+}
+
+/* What it acknowledged in an epoch that it knew before it began, it does not know. */
+static void a_learner_does_not_vouch_in_an_epoch_that_is_older_than_its_process(void **state)
+{
+	struct core_disk disk = {.history = HISTORY, .learner = true, .promised = 5, .promised_to = 1};
+	struct member x;
+
+	(void)state;
+	for (uint64_t promised = 4; promised <= 5; promised++) {
+		disk.promised = promised;
+		member_begin(&x, &disk);
+		member_view(&x, 1, 3, 3);
+		member_follow(&x, 0, 0);
+		assert_int_equal(x.written.n_append, 1);
+		assert_int_equal(x.written.learner, promised == 5);
+		member_end(&x);
+	}
 }
 
 static void nobody_leads_with_a_majority_that_does_not_vouch(void **state)
@@ -325,6 +398,37 @@ static void a_digest_that_a_majority_contradicts_makes_a_member_fetch_the_state(
 	member_end(&x);
 }
 
+/* Host 3 gets a snapshot from nobody who has found out that its state is wrong: neither one that is ready nor one that
+ * is being made. */
+static void a_snapshot_of_a_state_that_is_wrong_is_not_given(void **state)
+{
+	struct msg need = {.type = MSG_NEED, .to = SELF, .epoch = 1, .index = 1};
+	struct msg check = {.type = MSG_CHECK, .epoch = 1, .index = 10, .chain = {1}};
+	static const uint8_t none[32] = {0};
+	struct member x;
+
+	(void)state;
+	for (int ready = 0; ready < 2; ready++) {
+		member_lead(&x);
+		member_hear(&x, 3, need, NULL);
+		if (ready) {
+			core_snapshot_made(x.core, x.now, true, 4096, 10);
+			assert_non_null(member_said(&x, MSG_SNAP_BEGIN));
+		}
+		core_checked(x.core, 10, none, none);
+		member_flush(&x);
+		member_echo(&x);
+		member_hear(&x, 1, check, NULL);
+		member_hear(&x, 3, check, NULL);
+		assert_false(leading(&x));
+		if (!ready)
+			core_snapshot_made(x.core, x.now, true, 4096, 10);
+		assert_int_equal(x.snapshot_drops, 1);
+		assert_null(member_said(&x, MSG_SNAP_BEGIN));
+		member_end(&x);
+	}
+}
+
 static void a_leader_whose_disk_is_full_steps_down(void **state)
 {
 	struct core_status s;
@@ -373,11 +477,16 @@ int main(void)
 		cmocka_unit_test(a_claimant_with_an_older_log_is_refused),
 		cmocka_unit_test(whoever_may_not_lead_stands_in_nobodys_way_and_vouches_for_what_the_claimant_has),
 		cmocka_unit_test(nobody_leads_with_a_majority_that_does_not_vouch),
+		cmocka_unit_test(nobody_leads_before_its_own_promise_is_on_its_disk),
+		cmocka_unit_test(
+			a_member_that_does_not_know_of_its_wrong_state_is_told_whatever_else_it_is_refused_for),
+		cmocka_unit_test(a_learner_does_not_vouch_in_an_epoch_that_is_older_than_its_process),
 		cmocka_unit_test(a_minoritys_tail_is_cut_off),
 		cmocka_unit_test(a_member_that_missed_entries_asks_for_them),
 		cmocka_unit_test(a_command_that_some_member_does_not_know_is_refused),
 		cmocka_unit_test(a_member_of_another_cluster_is_left_out_by_name),
 		cmocka_unit_test(a_digest_that_a_majority_contradicts_makes_a_member_fetch_the_state),
+		cmocka_unit_test(a_snapshot_of_a_state_that_is_wrong_is_not_given),
 		cmocka_unit_test(a_leader_whose_disk_is_full_steps_down),
 		cmocka_unit_test(bytes_that_are_no_message_change_nothing),
 	};

@@ -60,6 +60,11 @@ static size_t io_snapshot_read(void *arg, uint64_t offset, void *buf, size_t siz
 	return size;
 }
 
+static void io_snapshot_drop(void *arg)
+{
+	((struct member *)arg)->snapshot_drops++;
+}
+
 static void io_fetch_begin(void *arg, uint64_t size)
 {
 	(void)size;
@@ -108,7 +113,7 @@ static const struct core_io io = {.hosts = io_hosts,
 				  .read = io_read,
 				  .snapshot_make = io_nothing,
 				  .snapshot_read = io_snapshot_read,
-				  .snapshot_drop = io_nothing,
+				  .snapshot_drop = io_snapshot_drop,
 				  .fetch_begin = io_fetch_begin,
 				  .fetch_data = io_fetch_data,
 				  .fetch_install = io_nothing,
@@ -248,4 +253,24 @@ void member_committed(struct member *x, uint64_t index)
 		x, 1,
 		(struct msg){.type = MSG_ENTRIES, .epoch = 5, .last_index = index, .last_epoch = 5, .commit = index},
 		NULL);
+}
+
+void member_lead(struct member *x)
+{
+	struct core_disk disk = {.history = HISTORY, .applied = 9};
+
+	member_begin(x, &disk);
+	x->has_direct = true;
+	member_view(x, 1, 3, 3);
+	member_hear(x, 1, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1, .version = 3}, NULL);
+	member_hear(x, 3, (struct msg){.type = MSG_SYNC, .ring = {1, 1}, .round = 1, .version = 3}, NULL);
+	member_echo(x); /* SYNC */
+	member_echo(x); /* CLAIM */
+	member_disk_done(x);
+	member_echo(x); /* PROMISE */
+	member_hear(x, 1, (struct msg){.type = MSG_PROMISE, .flags = MSG_GRANTED, .to = SELF, .epoch = 1}, NULL);
+	assert_int_equal(member_said(x, MSG_ENTRIES)->count, 1);
+	member_echo(x);
+	member_disk_done(x);
+	assert_null(member_said(x, MSG_ACK)); /* nobody else counts it */
 }

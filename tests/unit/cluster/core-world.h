@@ -42,7 +42,7 @@ struct member {
 	bool has_direct;  /* there is a way to one member alone */
 	uint32_t direct_to;
 	struct msg direct; /* the newest of what went that way */
-	int fetches;
+	int fetches, snapshot_drops;
 };
 
 /* A disk that holds nothing but the cluster's name. */
@@ -61,6 +61,9 @@ void member_hear_direct(struct member *x, uint32_t from, struct msg m);
 
 /* Host 1 leads epoch 5, and its first entry comes behind entry @before. */
 void member_follow(struct member *x, uint64_t before, uint64_t before_epoch);
+
+/* It leads epoch 1 of three, and its first entry, 10, is on its disk alone. Instead of member_begin(). */
+void member_lead(struct member *x);
 
 /* The leader, host 1, says that @index is committed. */
 void member_committed(struct member *x, uint64_t index);

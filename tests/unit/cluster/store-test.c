@@ -618,6 +618,57 @@ static void a_snapshot_makes_a_learner_of_whom_it_takes_acknowledged_entries_fro
 	end(&a);
 }
 
+/* Overwrite the page of the file at @path that holds @text. */
+static void spoil_page(const char *path, const char *text)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	struct stat st;
+	uint8_t *file, *at, page[4096];
+
+	assert_true(fd >= 0 && fstat(fd, &st) == 0);
+	file = xcalloc(1, (size_t)st.st_size);
+	assert_int_equal(pread(fd, file, (size_t)st.st_size, 0), st.st_size);
+	at = memmem(file, (size_t)st.st_size, text, strlen(text));
+	assert_non_null(at);
+	memset(page, 0x55, sizeof(page));
+	assert_int_equal(pwrite(fd, page, sizeof(page), (at - file) / 4096 * 4096), sizeof(page));
+	free(file);
+	close(fd);
+}
+
+static void a_rotten_page_of_the_log_costs_what_is_behind_the_snapshot_and_not_the_snapshot(void **state)
+{
+	struct box a, b;
+
+	(void)state;
+	begin(&a);
+	open_box(&a);
+	for (uint64_t i = 0; i < 100; i++)
+		put_key(&a, i);
+	until(&a, a.written == a.serial);
+	begin(&b);
+	open_box(&b);
+	while (b.last < 1000) {
+		_free_ char *text = xasprintf("{\"id\": \"tail%lu\"}", (unsigned long)b.last);
+		struct entry *e = entry_make(&b, ENTRY_COMMAND, text);
+
+		put(&b, &e, 1, 0);
+	}
+	until(&b, b.written == b.serial);
+	close_box(&b);
+	open_box(&b);
+	spoil_page(b.path, "\"tail700\"");
+	send_snapshot(&a, &b, false);
+	assert_int_equal(b.installed, 1);
+	assert_true(b.learner);
+	close_box(&b);
+	open_box(&b);
+	assert_int_equal(b.disk.applied, 100);
+	assert_int_equal(b.disk.n, 0);
+	end(&a);
+	end(&b);
+}
+
 static void a_damaged_snapshot_is_no_good_and_changes_nothing(void **state)
 {
 	struct box a, b;
@@ -708,6 +759,7 @@ int main(void)
 		cmocka_unit_test(a_disk_that_fails_inside_a_command_is_not_the_commands_fault),
 		cmocka_unit_test(a_snapshot_makes_another_host_equal),
 		cmocka_unit_test(a_snapshot_makes_a_learner_of_whom_it_takes_acknowledged_entries_from),
+		cmocka_unit_test(a_rotten_page_of_the_log_costs_what_is_behind_the_snapshot_and_not_the_snapshot),
 		cmocka_unit_test(a_damaged_snapshot_is_no_good_and_changes_nothing),
 		cmocka_unit_test(an_old_log_is_forgotten_and_the_newest_of_it_kept),
 		cmocka_unit_test(a_log_of_large_entries_is_kept_short_by_its_bytes),
