@@ -399,7 +399,7 @@ static void a_damaged_file_is_refused_with_what_to_do(void **state)
 {
 	static const char junk[8192] = "junk";
 	struct err e = ERR_INIT;
-	struct stat st;
+	struct stat st = {0};
 	struct box b;
 
 	(void)state;
@@ -459,7 +459,7 @@ static void a_full_disk_is_tried_again_until_there_is_room(void **state)
 {
 	struct rlimit small = {0}, before;
 	struct box b;
-	struct stat st;
+	struct stat st = {0};
 
 	(void)state;
 	begin(&b);
@@ -622,7 +622,7 @@ static void a_snapshot_makes_a_learner_of_whom_it_takes_acknowledged_entries_fro
 static void spoil_page(const char *path, const char *text)
 {
 	int fd = open(path, O_RDWR | O_CLOEXEC);
-	struct stat st;
+	struct stat st = {0};
 	uint8_t *file, *at, page[4096];
 
 	assert_true(fd >= 0 && fstat(fd, &st) == 0);
