@@ -41,9 +41,9 @@
  *   promise       a member whose promise is older and whose log is not more advanced than the claimant's writes the
  *                 promise to its disk, then sends PROMISE. Otherwise it refuses; but whoever may not lead itself does
  *                 not look at the logs (below).
- *   lead          with promises of a majority, its own among them, the claimant leads: it writes an entry of kind EPOCH
- * into its log. The first entry of an epoch is counted like any other, and what older epochs left behind counts only
- *                 through it (Raft, section 3.6.2).
+ *   lead          with promises of a majority, its own among them, the claimant leads: it writes an entry of kind
+ *                 EPOCH into its log. The first entry of an epoch is counted like any other, and what older epochs left
+ *                 behind counts only through it (Raft, section 3.6.2).
  *
  * Entries. PROPOSE goes to all and is taken by the leader; ENTRIES{epoch, entry before, commit, entries} goes to all. A
  * member that has the entry before cuts off what it has in its place (never anything committed), appends, syncs its

@@ -206,7 +206,7 @@ static void op_write_done(struct sim_node *n, const struct core_write *w)
 	}
 }
 
-/* What becomes of a log is as in cluster/store-db.c, log_behind(). */
+/* What becomes of a log is as in cluster/store-db.c, log_keep(). */
 static void install_durable(struct sim_node *n)
 {
 	struct sim_disk *d = &n->disk, old = *d;

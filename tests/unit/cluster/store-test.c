@@ -216,6 +216,16 @@ static void put_key(struct box *b, uint64_t i)
 	put(b, &e, 1, 1);
 }
 
+/* A new store that has applied @n commands. */
+static void begin_with(struct box *b, uint64_t n)
+{
+	begin(b);
+	open_box(b);
+	for (uint64_t i = 0; i < n; i++)
+		put_key(b, i);
+	until(b, b->written == b->serial);
+}
+
 static void what_was_written_is_there_after_a_restart(void **state)
 {
 	struct core_write promise = {.meta = true, .promised = 9, .promised_to = 2, .history = HISTORY, .alone = true};
@@ -399,7 +409,7 @@ static void a_damaged_file_is_refused_with_what_to_do(void **state)
 {
 	static const char junk[8192] = "junk";
 	struct err e = ERR_INIT;
-	struct stat st = {0};
+	struct stat st;
 	struct box b;
 
 	(void)state;
@@ -459,7 +469,7 @@ static void a_full_disk_is_tried_again_until_there_is_room(void **state)
 {
 	struct rlimit small = {0}, before;
 	struct box b;
-	struct stat st = {0};
+	struct stat st;
 
 	(void)state;
 	begin(&b);
@@ -581,11 +591,7 @@ static void a_snapshot_makes_a_learner_of_whom_it_takes_acknowledged_entries_fro
 	struct box a, b;
 
 	(void)state;
-	begin(&a);
-	open_box(&a);
-	for (uint64_t i = 0; i < 100; i++)
-		put_key(&a, i);
-	until(&a, a.written == a.serial);
+	begin_with(&a, 100);
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		begin(&b);
 		open_box(&b);
@@ -641,11 +647,7 @@ static void a_rotten_page_of_the_log_costs_what_is_behind_the_snapshot_and_not_t
 	struct box a, b;
 
 	(void)state;
-	begin(&a);
-	open_box(&a);
-	for (uint64_t i = 0; i < 100; i++)
-		put_key(&a, i);
-	until(&a, a.written == a.serial);
+	begin_with(&a, 100);
 	begin(&b);
 	open_box(&b);
 	while (b.last < 1000) {
