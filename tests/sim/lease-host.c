@@ -72,17 +72,25 @@ static void on_bite(struct ls_event *ev)
 }
 
 /* The hardware has a clock of its own, and does not care whether the host runs. */
-static void pet(struct ls_host *h)
+static void pet(struct ls_host *h, int64_t watchdog_ns)
 {
 	h->petted = ls->now;
 	h->pet_ns = ls_clock(h) + ls->timing.pet_ns;
-	ls_at(ls->now + ls->timing.watchdog_ns + ls->timing.watchdog_ns / 1000000 * h->dog_ppm, on_bite, NULL, false,
-	      h->id, &h->petted, sizeof(h->petted));
+	ls_at(ls->now + watchdog_ns + watchdog_ns / 1000000 * h->dog_ppm, on_bite, NULL, false, h->id, &h->petted,
+	      sizeof(h->petted));
 }
 
+/* It comes late, perhaps after the deadline: then the time-out is cut, as fencing/keeper.c, keeper_late(), says. */
 static void on_pet(struct ls_event *ev)
 {
-	pet(&ls->hosts[ev->host]);
+	struct ls_host *h = &ls->hosts[ev->host];
+	int64_t clock = ls_clock(h), left = h->until_ns + ls->timing.watchdog_ns - clock;
+
+	if (h->keeper != LS_ARMED || clock < h->until_ns + ls->timing.pet_ns)
+		left = ls->timing.watchdog_ns;
+	else
+		left = left > NS_PER_S ? left / NS_PER_S * NS_PER_S : NS_PER_S;
+	pet(h, left);
 }
 
 static void keeper_wake(struct ls_host *h);
@@ -133,7 +141,7 @@ static void keeper_wake(struct ls_host *h)
 		return;
 	}
 	if (clock >= h->pet_ns && ls_chance(800)) {
-		pet(h);
+		pet(h, ls->timing.watchdog_ns);
 	} else if (clock >= h->pet_ns) { /* it was interrupted between its look at the clock and the petting */
 		h->pet_ns = clock + ls->timing.pet_ns;
 		ls_at(ls->now + very_late(), on_pet, h, false, 0, NULL, 0);
@@ -280,7 +288,7 @@ void ls_boot(struct ls_host *h)
 	h->skew_ns = NS_PER_S - ls_clock(h);
 	h->keeper = LS_STOPPED;
 	h->until_ns = 0;
-	pet(h);
+	pet(h, ls->timing.watchdog_ns);
 	keeper_wake(h);
 	ls_daemon_start(h);
 	ls_trace("n%u: up", h->id);
