@@ -80,13 +80,14 @@ static void pet(struct ls_host *h, int64_t watchdog_ns)
 	      sizeof(h->petted));
 }
 
-/* It comes late, perhaps after the deadline: then the time-out is cut, as fencing/keeper.c, keeper_late(), says. */
+/* It comes late, perhaps after the deadline: then the time-out is cut, as fencing/keeper.c, keeper_late(), says. (There
+ * nothing comes between the look at the clock and the petting; here the guests may be ending by now.) */
 static void on_pet(struct ls_event *ev)
 {
 	struct ls_host *h = &ls->hosts[ev->host];
 	int64_t clock = ls_clock(h), left = h->until_ns + ls->timing.watchdog_ns - clock;
 
-	if (h->keeper != LS_ARMED || clock < h->until_ns + ls->timing.pet_ns)
+	if (h->keeper == LS_STOPPED || clock < h->until_ns + ls->timing.pet_ns)
 		left = ls->timing.watchdog_ns;
 	else
 		left = left > NS_PER_S ? left / NS_PER_S * NS_PER_S : NS_PER_S;
