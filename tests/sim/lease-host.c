@@ -141,9 +141,10 @@ static void keeper_wake(struct ls_host *h)
 		keeper_sleep(h, clock + 20 * NS_PER_MS);
 		return;
 	}
-	if (clock >= h->pet_ns && ls_chance(800)) {
+	/* Interrupted, it matters most just before the deadline. */
+	if (clock >= h->pet_ns && ls_chance(clock + ls->timing.latency_ns < h->until_ns ? 800 : 200)) {
 		pet(h, ls->timing.watchdog_ns);
-	} else if (clock >= h->pet_ns) { /* it was interrupted between its look at the clock and the petting */
+	} else if (clock >= h->pet_ns) { /* between its look at the clock and the petting */
 		h->pet_ns = clock + ls->timing.pet_ns;
 		ls_at(ls->now + very_late(), on_pet, h, false, 0, NULL, 0);
 	}
